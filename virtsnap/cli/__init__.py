@@ -1,0 +1,1 @@
+"""The command line of virtsnap: parse, call, print, exit code."""

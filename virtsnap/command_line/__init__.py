@@ -1,0 +1,1 @@
+"""QEMU's command line as text: shell words, options, key=value, JSON. Knows nothing of libvirt."""

@@ -1,0 +1,1 @@
+"""Domain XML: templates found and filled, live XML read."""

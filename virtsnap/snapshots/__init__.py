@@ -1,0 +1,1 @@
+"""Named disk+memory snapshots: plans (pure), their running, engines, housekeeping."""
