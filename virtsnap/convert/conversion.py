@@ -1,0 +1,82 @@
+"""A command line becomes a domain: the order in which the subjects are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lxml import etree
+
+from virtsnap.command_line.options import CommandLine, parse_options
+from virtsnap.convert.devices import convert_devices
+from virtsnap.convert.draft import Draft
+from virtsnap.convert.machine import convert_machine, domain_name, read_machine
+from virtsnap.convert.passthrough import convert_rest
+from virtsnap.convert.report import write_report
+from virtsnap.convert.rows import Version
+from virtsnap.domain_xml.templates import Templates
+
+# The newest libvirt whose schema the tables know.
+NEWEST: Version = (11, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What came out: the domain XML as text, and the report (DESIGN.md gives its shape)."""
+
+    xml: str
+    report: dict[str, Any]
+
+
+def _assign_addresses(draft: Draft) -> None:
+    draft.pci.assign()
+
+
+# First what decides about the rest, last what is left over.
+SUBJECTS: tuple[Callable[[Draft], None], ...] = (
+    convert_machine,
+    convert_devices,
+    _assign_addresses,
+    convert_rest,
+)
+
+
+def convert_command_line(
+    argv: Sequence[str],
+    *,
+    name: str | None = None,
+    for_libvirt: Version | None = None,
+    environment: Sequence[tuple[str, str]] = (),
+    templates: Templates | None = None,
+) -> Conversion:
+    """Convert argv (argv[0] is the emulator) into a libvirt domain.
+
+    `for_libvirt` is the version (major, minor) that the XML is written for,
+    by default the newest that the tables know. Raises CommandLineError, which
+    names the argument, for a command line that QEMU itself could not read.
+    """
+    command_line = parse_options(argv, environment)
+    return convert_parsed(command_line, name=name, for_libvirt=for_libvirt, templates=templates)
+
+
+def convert_parsed(
+    command_line: CommandLine,
+    *,
+    name: str | None = None,
+    for_libvirt: Version | None = None,
+    templates: Templates | None = None,
+) -> Conversion:
+    """Convert a command line that is parsed already; see `convert_command_line`."""
+    draft = Draft(
+        command_line,
+        read_machine(command_line),
+        target=for_libvirt or NEWEST,
+        templates=templates or Templates(),
+        name=domain_name(command_line, name),
+    )
+    for subject in SUBJECTS:
+        subject(draft)
+    etree.indent(draft.root)
+    xml = etree.tostring(draft.root, encoding="unicode") + "\n"
+    return Conversion(xml=xml, report=write_report(draft))
