@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid as uuid_module
+from pathlib import PurePosixPath
 
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.draft import Draft
@@ -43,7 +44,7 @@ def convert_machine(draft: Draft) -> None:
             "uuid": _uuid(uuid.take("uuid")) if uuid else None,
             "arch": machine.arch,
             "machine": machine.type,
-            "emulator": draft.command_line.emulator,
+            "emulator": emulator_path(draft.command_line.emulator),
         },
     )
     draft.start(root)
@@ -57,6 +58,13 @@ def convert_machine(draft: Draft) -> None:
     if name is not None:
         name.take("guest")
         name.land(root[0])
+
+
+def emulator_path(emulator: str) -> str:
+    """Give the absolute path that libvirt's schema asks for; a bare name is taken from /usr/bin."""
+    if emulator.startswith("/"):
+        return emulator
+    return str(PurePosixPath("/usr/bin", PurePosixPath(emulator).name))
 
 
 def _uuid(text: str | None) -> str | None:

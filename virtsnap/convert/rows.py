@@ -119,3 +119,22 @@ def virtio_model(driver: str) -> str:
     if driver.endswith("-pci-transitional"):
         return "virtio-transitional"
     return "virtio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The keys of one kind of option that is not a -device, under a name for `--explain` and for the tests.
+
+    It holds for options of `group` whose key `selector[0]` has the value
+    `selector[1]` (None: for all of the group).
+    """
+
+    group: str
+    keys: tuple[Key, ...]
+    selector: tuple[str, str] | None = None
+
+    def holds_for(self, word: Word) -> bool:
+        """Tell whether a word is of this kind."""
+        if word.group != self.group:
+            return False
+        return self.selector is None or word.peek(self.selector[0]) == self.selector[1]
