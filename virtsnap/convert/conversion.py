@@ -9,6 +9,7 @@ from typing import Any
 from lxml import etree
 
 from virtsnap.command_line.options import CommandLine, parse_options
+from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
@@ -36,6 +37,7 @@ def _assign_addresses(draft: Draft) -> None:
 # First what decides about the rest, last what is left over.
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
+    convert_defaults,
     convert_devices,
     _assign_addresses,
     convert_rest,
