@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from virtsnap.convert.conversion import Conversion, convert_command_line, convert_parsed
+from virtsnap.convert.conversion import Conversion, convert_command_line
 
-__all__ = ["Conversion", "convert_command_line", "convert_parsed"]
+__all__ = ["Conversion", "convert_command_line"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from lxml import etree
 
@@ -32,13 +34,23 @@ class Draft:
     """
 
     def __init__(
-        self, command_line: CommandLine, machine: Machine, *, target: Version, templates: Templates, name: str
+        self,
+        command_line: CommandLine,
+        machine: Machine,
+        *,
+        target: Version,
+        templates: Templates,
+        name: str,
+        base: Path,
+        find_program: Callable[[str], str | None] | None = None,
     ) -> None:
         self.command_line = command_line
         self.machine = machine
         self.target = target
         self.templates = templates
         self.name = name
+        self.base = base
+        self.find_program = find_program
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
         self.pci = PciTopology(machine)
@@ -99,6 +111,10 @@ class Draft:
     def knows(self, since: Version) -> bool:
         """Tell whether the libvirt that this is written for has what came with a version."""
         return self.target >= since
+
+    def absolute(self, path: str) -> str:
+        """Give a path as an absolute one, as libvirt wants it; relative ones start at `base`."""
+        return path if path.startswith("/") else os.path.normpath(self.base / path)
 
     def warn(self, text: str) -> None:
         """Add a warning to the report, once."""

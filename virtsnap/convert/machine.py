@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import uuid as uuid_module
-from pathlib import PurePosixPath
 
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome
-from virtsnap.convert.machines import DEFAULT_MACHINE, Machine, arch_of_emulator, family_of
+from virtsnap.convert.machines import DEFAULT_MACHINE, LIBVIRT_ARCH, Machine, arch_of_emulator, family_of
 
 KVM_EMULATORS = re.compile(r"(?:qemu-)?kvm(?:-spice)?$")
 
@@ -44,7 +43,7 @@ def convert_machine(draft: Draft) -> None:
             "uuid": _uuid(uuid.take("uuid")) if uuid else None,
             "arch": machine.arch,
             "machine": machine.type,
-            "emulator": emulator_path(draft.command_line.emulator),
+            "emulator": emulator_path(draft),
         },
     )
     draft.start(root)
@@ -60,11 +59,22 @@ def convert_machine(draft: Draft) -> None:
         name.land(root[0])
 
 
-def emulator_path(emulator: str) -> str:
-    """Give the absolute path that libvirt's schema asks for; a bare name is taken from /usr/bin."""
-    if emulator.startswith("/"):
-        return emulator
-    return str(PurePosixPath("/usr/bin", PurePosixPath(emulator).name))
+def emulator_path(draft: Draft) -> str:
+    """Give the emulator as the absolute path that libvirt's schema asks for.
+
+    A bare name is looked up where the caller said how; `kvm`, `qemu` and what is
+    not found stand for the emulator of the machine's architecture in /usr/bin.
+    """
+    emulator = draft.command_line.emulator
+    if "/" in emulator:
+        return draft.absolute(emulator)
+    found = draft.find_program(emulator) if draft.find_program else None
+    if found:
+        return found
+    if "-system-" in emulator or emulator == "qemu-kvm":
+        return f"/usr/bin/{emulator}"
+    arch = {libvirt: qemu for qemu, libvirt in LIBVIRT_ARCH.items()}.get(draft.machine.arch, draft.machine.arch)
+    return f"/usr/bin/qemu-system-{arch}"
 
 
 def _uuid(text: str | None) -> str | None:
@@ -74,12 +84,9 @@ def _uuid(text: str | None) -> str | None:
         return None
 
 
-def domain_name(command_line: CommandLine, wanted: str | None) -> str:
-    """Choose the domain's name: the caller's, that of -name, else `guest`."""
-    if wanted:
-        return wanted
-    for option in reversed(command_line.group("name")):
-        given = option.properties.get("guest")
-        if given:
-            return re.sub(r"[/\n\r\t\0]", "_", given)
-    return "guest"
+def domain_name(command_line: CommandLine, wanted: str | None, default: str | None) -> str:
+    """Choose the domain's name: the caller's, that of -name, the default, else `guest`."""
+    given = [option.properties.get("guest") for option in reversed(command_line.group("name"))]
+    chosen = wanted or next((name for name in given if name), None) or default or "guest"
+    # libvirt refuses `/` and line breaks in a domain's name.
+    return re.sub(r"[/\n\r\t]", "_", chosen)
