@@ -211,9 +211,8 @@ class PrivateLibvirtd:
             "log": str(self.folder / "log" / "daemons.log"),
             "daemons": {name: [programs[name]] for name in ("virtlogd", "libvirtd")},
         }
-        # slave: what the tests mount later is seen inside, and nothing gets out.
-        isolation = ["unshare", "--mount", "--propagation", "slave", "--net", "--pid", "--fork", "--kill-child",
-                     "--mount-proc"] if self._as_root else []  # fmt: skip
+        isolation = ["unshare", "--mount", "--propagation", _propagation(), "--net", "--pid", "--fork",
+                     "--kill-child", "--mount-proc"] if self._as_root else []  # fmt: skip
         # --pdeathsig: a killed test run takes its daemon with it.
         return [
             "setpriv", "--pdeathsig", "TERM", *isolation,
@@ -259,6 +258,18 @@ def _programs() -> dict[str, str]:
     if missing:
         raise HostMissingError(f"{', '.join(missing)} not found: run `make setup`, which installs what tests need")
     return {name: path for name, path in found.items() if path is not None}
+
+
+def _propagation() -> str:
+    """Say how to keep our mounts to ourselves: slave, so that what the tests mount later is seen inside."""
+    words = ["unshare", "--mount", "--propagation", "slave", "true"]
+    if subprocess.run(words, check=False, capture_output=True).returncode == 0:
+        return "slave"
+    # In a chroot whose folder is no mount point nothing can be set (EINVAL); harmless if the outer root is private.
+    root = next((line for line in Path("/proc/1/mountinfo").read_text().splitlines() if line.split()[4] == "/"), "")
+    if "shared:" in root:
+        raise HostMissingError("cannot unshare mounts here: as root, in a chroot, bind the chroot's folder onto itself")
+    return "unchanged"
 
 
 def _user_may_open(user: str, device: Path) -> bool:
