@@ -118,3 +118,8 @@ def test_version_imports_neither_libvirt_nor_lxml() -> None:
     code = "import sys; from virtsnap.cli.main import main; main(['--version']); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"libvirt", "lxml", "rich"} & set(found.split())
+
+
+def test_template_has_placeholders(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-q", "convert", "--template", "--", *RNG]) == 0
+    assert "<name>{name}</name>" in capsys.readouterr().out
