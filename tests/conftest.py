@@ -1,0 +1,66 @@
+"""Fixtures for tests that need the guest's files or a real host; nothing of them starts until asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.guest.build import GuestFiles, build_guest
+from tests.host.accelerator import DomainType, domain_type
+from tests.host.guests import GuestFarm
+from tests.host.private_libvirtd import PrivateLibvirtd
+
+
+@pytest.fixture(scope="session")
+def guest_files() -> GuestFiles:
+    """The quick guest: virtio, IDE, NVMe."""
+    return build_guest()
+
+
+@pytest.fixture(scope="session")
+def all_drivers_guest_files() -> GuestFiles:
+    """The guest that also knows AHCI, USB and Intel's network cards; boots in twice the time."""
+    return build_guest("full")
+
+
+@pytest.fixture(scope="session")
+def accelerator(guest_files: GuestFiles) -> DomainType:
+    """`kvm` where it really boots a guest, else `qemu`."""
+    return domain_type(guest_files)
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[PrivateLibvirtd]:
+    """A private libvirtd whose QEMU runs as who we are; one for the whole test run."""
+    with PrivateLibvirtd() as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def host_uri(host: PrivateLibvirtd) -> str:
+    """The URI of `host`, for connecting and for `virtsnap -c`."""
+    return host.uri
+
+
+@pytest.fixture(scope="session")
+def default_user_host() -> Iterator[PrivateLibvirtd]:
+    """A private libvirtd with qemu.conf's default user and ownership rules. Needs root."""
+    with PrivateLibvirtd(default_user=True) as host:
+        yield host
+
+
+@pytest.fixture
+def farm(host: PrivateLibvirtd, guest_files: GuestFiles, accelerator: DomainType) -> Iterator[GuestFarm]:
+    """Makes domains on `host`, and removes them after the test."""
+    with GuestFarm(host, guest_files, accelerator) as farm:
+        yield farm
+
+
+@pytest.fixture
+def default_user_farm(
+    default_user_host: PrivateLibvirtd, guest_files: GuestFiles, accelerator: DomainType
+) -> Iterator[GuestFarm]:
+    """Makes domains on `default_user_host`, and removes them after the test."""
+    with GuestFarm(default_user_host, guest_files, accelerator) as farm:
+        yield farm

@@ -1,0 +1,231 @@
+"""A host and the built guest files become running domains, and are cleared up after a test."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import libvirt
+from lxml import etree
+
+from tests.guest.build import GuestFiles
+from tests.guest.console import GuestConsole
+from tests.host.accelerator import DomainType
+from tests.host.private_libvirtd import PrivateLibvirtd
+
+BOOT_TIMEOUT_S = 90.0
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningGuest:
+    """A domain whose guest has answered.
+
+    `folder` holds its files and vanishes with the test; `disks` are its qcow2
+    overlays at the start, in the order of vda, vdb…; `domain` is a libvirt.virDomain.
+    """
+
+    name: str
+    uri: str
+    domain: Any
+    console: GuestConsole
+    folder: Path
+    disks: tuple[Path, ...]
+    boot_s: float
+
+
+class GuestFarm:
+    """Makes domains on one host, and removes them with all that belongs to them.
+
+    Use it as a context manager, or call `clear`.
+    """
+
+    def __init__(self, host: PrivateLibvirtd, files: GuestFiles, domain_type: DomainType) -> None:
+        self.host = host
+        self.uri = host.uri
+        self.domain_type: DomainType = domain_type if host.kvm_open else "qemu"
+        self.connection = libvirt.open(host.uri)
+        self._names: list[str] = []
+        self._consoles: list[GuestConsole] = []
+        self._folders: list[Path] = []
+        # Copies of the guest's files: the default user must reach them, and may be given them.
+        self.files = _copy_of(files, host.work / "guest-files")
+
+    def new_folder(self, name: str) -> Path:
+        """Make a folder that QEMU's user can reach and write to, removed with the domains."""
+        folder = self.host.work / name
+        folder.mkdir()
+        folder.chmod(0o777)
+        self._folders.append(folder)
+        return folder
+
+    def new_name(self, stem: str = "guest") -> str:
+        """Give a domain name that this test run has not used yet."""
+        return f"{stem}-{next(_numbers)}"
+
+    def new_disk(self, folder: Path, name: str, *, size: str | None = None) -> Path:
+        """Make a qcow2 in `folder`: an overlay over the guest's ext4 disk, or an empty one of `size`."""
+        disk = folder / f"{name}.qcow2"
+        base = () if size else ("-b", self.files.disk, "-F", "qcow2")
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", *base, disk, *([size] if size else [])],
+            check=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return disk
+
+    def make_domain(self, xml: str) -> Any:
+        """Define and start a domain from `xml`; return the virDomain. It is removed by `clear`."""
+        domain = self.connection.defineXML(xml)
+        self._names.append(domain.name())
+        domain.create()
+        return domain
+
+    def running_guest(
+        self,
+        *,
+        name: str | None = None,
+        memory_mib: int = 256,
+        cpus: int = 1,
+        console: Literal["unix", "pty"] = "unix",
+        extra_disk_sizes: Sequence[str] = (),
+        extra_devices: str = "",
+        before_devices: str = "",
+    ) -> RunningGuest:
+        """Start a domain with virtio disks and a serial console, and wait until the guest answers.
+
+        The first disk is an overlay over the guest's ext4; `extra_disk_sizes` adds
+        empty ones. `extra_devices` goes into <devices>, `before_devices` before it.
+        """
+        name = name or self.new_name()
+        folder = self.new_folder(name)
+        disks = [self.new_disk(folder, "disk0")]
+        disks += [self.new_disk(folder, f"disk{n}", size=size) for n, size in enumerate(extra_disk_sizes, start=1)]
+        serial = folder / "serial" if console == "unix" else None
+        xml = domain_xml(
+            name=name, domain_type=self.domain_type, files=self.files, serial=serial, disks=disks,
+            memory_mib=memory_mib, cpus=cpus, extra_devices=extra_devices, before_devices=before_devices,
+        )  # fmt: skip
+        domain = self.make_domain(xml)
+        opened = self.console(name, serial)
+        return RunningGuest(
+            name=name, uri=self.uri, domain=domain, console=opened, folder=folder, disks=tuple(disks),
+            boot_s=opened.wait_ready(timeout_s=BOOT_TIMEOUT_S),
+        )  # fmt: skip
+
+    def console(self, name: str, serial: Path | None = None) -> GuestConsole:
+        """Open the serial console of the domain `name`: at `serial`, or wherever its live XML says."""
+        console = GuestConsole(serial or (lambda: self._serial_place(name)))
+        self._consoles.append(console)
+        return console
+
+    def clear(self) -> None:
+        """Remove the domains made here, with their snapshots' metadata, and then their folders."""
+        for console in self._consoles:
+            console.close()
+        # A connection of its own: a test may have killed the daemon that the other one led to.
+        with libvirt.open(self.uri) as connection:
+            for name in self._names:
+                _remove_domain(connection, name)
+        self._names.clear()
+        self._consoles.clear()
+        for folder in self._folders:
+            shutil.rmtree(folder)
+        self._folders.clear()
+
+    def adopt(self, name: str) -> None:
+        """Have the domain `name`, which something else made, removed by `clear` too."""
+        self._names.append(name)
+
+    def __enter__(self) -> GuestFarm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+        self.connection.close()
+
+    def _serial_place(self, name: str) -> str:
+        live = etree.fromstring(self.connection.lookupByName(name).XMLDesc().encode())
+        places = live.xpath("string((//serial|//console)/source/@path)")
+        assert isinstance(places, str)
+        return places
+
+
+def _remove_domain(connection: Any, name: str) -> None:
+    try:
+        domain = connection.lookupByName(name)
+        if domain.isActive():
+            domain.destroy()
+        domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        )
+    except libvirt.libvirtError as exc:
+        # The test removed it itself, or it was transient and went with its QEMU.
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+
+
+def domain_xml(
+    *,
+    name: str,
+    domain_type: DomainType,
+    files: GuestFiles,
+    serial: Path | None,
+    disks: Sequence[Path],
+    memory_mib: int,
+    cpus: int,
+    extra_devices: str = "",
+    before_devices: str = "",
+) -> str:
+    """Write the domain of a test guest; `serial` is the UNIX socket on which QEMU listens, None a pty."""
+    serial_element = f"type='unix'><source mode='bind' path='{serial}'/></serial>" if serial else "type='pty'/>"
+    disk_elements = "".join(
+        f"""
+        <disk type='file' device='disk'>
+          <driver name='qemu' type='qcow2'/>
+          <source file='{disk}'/>
+          <target dev='vd{"abcdefghij"[n]}' bus='virtio'/>
+        </disk>"""
+        for n, disk in enumerate(disks)
+    )
+    return f"""
+    <domain type='{domain_type}'>
+      <name>{name}</name>
+      <memory unit='MiB'>{memory_mib}</memory>
+      <vcpu>{cpus}</vcpu>
+      <os>
+        <type arch='x86_64' machine='pc'>hvm</type>
+        <kernel>{files.kernel}</kernel>
+        <initrd>{files.initramfs}</initrd>
+        <cmdline>{files.kernel_arguments}</cmdline>
+      </os>
+      <features><acpi/></features>
+      <on_crash>destroy</on_crash>
+      {before_devices}
+      <devices>{disk_elements}
+        <serial {serial_element}
+        <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+        {extra_devices}
+      </devices>
+    </domain>"""
+
+
+def _copy_of(files: GuestFiles, folder: Path) -> GuestFiles:
+    if not folder.exists():
+        folder.mkdir()
+        for source in (files.kernel, files.initramfs, files.disk):
+            shutil.copy(source, folder)
+            (folder / source.name).chmod(0o644)
+    return GuestFiles(
+        kernel=folder / files.kernel.name,
+        initramfs=folder / files.initramfs.name,
+        disk=folder / files.disk.name,
+        kernel_arguments=files.kernel_arguments,
+    )
