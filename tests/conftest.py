@@ -64,3 +64,7 @@ def default_user_farm(
     """Makes domains on `default_user_host`, and removes them after the test."""
     with GuestFarm(default_user_host, guest_files, accelerator) as farm:
         yield farm
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regen", action="store_true", help="write the golden cases anew; read the diff")

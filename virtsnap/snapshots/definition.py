@@ -36,7 +36,8 @@ def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
         if source is None:
             source = etree.SubElement(disk, "source")
         source.set("file", path)
-        source.attrib.pop("index", None)
+        if "index" in source.attrib:
+            del source.attrib["index"]
         if driver is None:
             driver = etree.SubElement(disk, "driver", {"name": "qemu"})
         driver.set("type", "qcow2")

@@ -115,17 +115,19 @@ class Lock:
         self.claim = Claim(token=new_token(), op=op, owner=this_process())
 
     def __enter__(self) -> Lock:
-        for attempt in range(_TRIES):
-            if attempt:
-                # Two that met and both stepped back would meet again without chance.
-                time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - not a secret
-            holder = self._holder()
+        holder = self._holder()
+        for attempt in range(1, _TRIES + 1):
             if holder is None:
                 self._put()
                 holder = self._holder()
                 if holder is None:
                     return self
                 self.release()
+            # Two that met and both stepped back would meet again without chance.
+            time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - not a secret
+            holder = self._holder()
+        if holder is None:
+            raise BusyError(f"{self._domain.name} is wanted by too many at once", hint="try again")
         owner = holder.owner
         raise BusyError(
             f"{self._domain.name} is held by `{holder.op}` of process {owner.pid} on {owner.host}",
@@ -178,7 +180,10 @@ class Lock:
 
 def _local(element: etree._Element) -> etree._Element:
     """Give the element without its namespace: libvirt adds prefix and namespace itself."""
-    return etree.Element(etree.QName(element).localname, dict(element.attrib))
+    bare = etree.Element(etree.QName(element).localname)
+    for key, value in element.attrib.items():
+        bare.set(key, value)
+    return bare
 
 
 def _read(path: str) -> str:

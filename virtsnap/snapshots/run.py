@@ -212,9 +212,9 @@ def _(step: st.MakeOverlay, context: Context) -> None:
 
 @perform.register
 def _(step: st.TakeSnapshot, context: Context) -> None:
-    for path in (step.memory_path, *(path for _, path in step.overlays)):
+    for path in _new_files(step):
         # libvirt truncates an existing memory file without asking
-        if path is not None and host_files.file_facts(path) is not None:
+        if host_files.file_facts(path) is not None:
             raise HypervisorError(f"{path}: exists already")
     with _aborting(context):
         context.domain.take_snapshot(step.xml, disk_only=not step.is_active)
@@ -222,6 +222,11 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
         # 9.0 makes the overlays of a shut-off domain readable by all
         for _, path in step.overlays:
             host_files.make_private(path)
+
+
+def _new_files(step: st.TakeSnapshot) -> tuple[str, ...]:
+    overlays = tuple(path for _, path in step.overlays)
+    return overlays if step.memory_path is None else (step.memory_path, *overlays)
 
 
 class _aborting:
@@ -274,9 +279,8 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
                 # QEMU died meanwhile: what it wrote since is in the overlays, which must then stay.
                 return
             context.host.define(step.previous_xml)
-    for path in (step.memory_path, *(path for _, path in step.overlays)):
-        if path is not None:
-            host_files.remove_file(path)
+    for path in _new_files(step):
+        host_files.remove_file(path)
 
 
 @perform.register

@@ -1,0 +1,63 @@
+"""The plain way from a row to a device: fill the template, append the element, give it its address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lxml import etree
+
+from virtsnap.convert.draft import Draft
+from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio_model
+from virtsnap.domain_xml.templates import Element
+
+
+def build_device(
+    draft: Draft, word: Word, row: DeviceRow, holes: Mapping[str, str | None] | None = None
+) -> Element:
+    """Build a device the plain way: fill the row's template, append it, give it its address.
+
+    `holes` adds to what the row's constants and keys fill.
+    """
+    driver = word.take("driver") or ""
+    known = draft.templates.holes_of(f"devices/{row.template}")
+    filled: dict[str, str | None] = dict(row.holes)
+    if "virtio_model" in known:
+        filled["virtio_model"] = virtio_model(driver)
+    filled |= read_keys(word, row.keys, draft.target)
+    filled |= holes or {}
+    element = draft.fill(row.template, filled)
+    word.claim("id", Outcome.IMPLIED)
+    draft.add(element, word)
+    place(draft, word, element, bus_of(row, driver, draft))
+    return element
+
+
+def bus_of(row: DeviceRow, driver: str, draft: Draft) -> Bus:
+    """Tell the bus of a device: the row's, or for virtio devices the one in the driver's name."""
+    if row.bus is not Bus.PCI:
+        return row.bus
+    if driver.endswith("-ccw"):
+        return Bus.CCW
+    if driver.startswith("virtio-") and driver.endswith("-device"):
+        return Bus.MMIO
+    if draft.machine.family.name == "s390-ccw-virtio" and driver.startswith("virtio-") and "-pci" not in driver:
+        return Bus.CCW
+    return Bus.PCI
+
+
+def place(draft: Draft, word: Word, element: Element, bus: Bus) -> None:
+    """Give a device the address that the word says or that QEMU would choose."""
+    if bus is Bus.PCI:
+        draft.pci.add(word, element)
+    elif bus is Bus.CCW:
+        devno = word.take_read("devno", lambda value: value)
+        found = re.fullmatch(r"([0-9a-fA-F]+)\.([0-9a-fA-F]+)\.([0-9a-fA-F]+)", devno or "")
+        if found:
+            cssid, ssid, number = (int(part, 16) for part in found.groups())
+            etree.SubElement(
+                element, "address", type="ccw", cssid=f"0x{cssid:x}", ssid=f"0x{ssid:x}", devno=f"0x{number:04x}"
+            )
+    elif bus is Bus.MMIO:
+        etree.SubElement(element, "address", type="virtio-mmio")

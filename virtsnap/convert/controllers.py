@@ -1,0 +1,74 @@
+"""Controllers other than PCI: which index libvirt gives them, which bus a device's `bus=` means.
+
+QEMU names the bus of a controller after its id (`scsi0.0`, `usb.0`); libvirt
+counts controllers per type. This is the map between the two.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from virtsnap.domain_xml.templates import Element
+
+# How libvirt names the qdev of controller N, per type: needed where a device
+# that is passed through names a bus of a controller that libvirt starts.
+ALIASES = {
+    "scsi": "scsi{}", "virtio-serial": "virtio-serial{}", "ccid": "ccid{}", "sata": "sata{}", "ide": "ide",
+    "fdc": "fdc{}",
+}
+
+
+@dataclass(kw_only=True, eq=False)
+class Controller:
+    """One controller: libvirt's type and index, QEMU's id, and the element (None: built in, without one)."""
+
+    type: str
+    index: int
+    qemu_id: str
+    element: Element | None
+
+    @property
+    def alias(self) -> str:
+        """The qdev id that libvirt will give it."""
+        if self.type == "usb":
+            return "usb" if self.index == 0 else f"usb{self.index}"
+        return ALIASES.get(self.type, self.type + "{}").format(self.index)
+
+
+class Controllers:
+    """All controllers of the domain, by type."""
+
+    def __init__(self) -> None:
+        self.all: list[Controller] = []
+
+    def add(
+        self, type_: str, qemu_id: str | None, element: Element | None, *, index: int | None = None
+    ) -> Controller:
+        """Add a controller; its index comes from an id such as `scsi1`, else it is the next free one."""
+        used = {controller.index for controller in self.all if controller.type == type_}
+        if index is None and qemu_id is not None:
+            found = re.fullmatch(re.escape(type_) + r"(\d{0,3})", qemu_id)
+            index = int(found.group(1) or 0) if found else None
+        if index is None or index in used:
+            index = next(number for number in range(1000) if number not in used)
+        controller = Controller(type=type_, index=index, qemu_id=qemu_id or "", element=element)
+        self.all.append(controller)
+        if element is not None:
+            element.set("index", str(index))
+        return controller
+
+    def of(self, type_: str) -> list[Controller]:
+        """Give the controllers of one type in the order they were added."""
+        return [controller for controller in self.all if controller.type == type_]
+
+    def find(self, bus: str | None, *types: str) -> tuple[Controller, int] | None:
+        """Give the controller and bus number of QEMU's `bus=`; for None the first controller of the types."""
+        candidates = [controller for controller in self.all if not types or controller.type in types]
+        if bus is None:
+            return (candidates[0], 0) if candidates else None
+        name, _, number = bus.rpartition(".")
+        for controller in candidates:
+            if controller.qemu_id and controller.qemu_id in {name, bus}:
+                return controller, int(number) if name == controller.qemu_id and number.isdigit() else 0
+        return None

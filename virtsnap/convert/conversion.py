@@ -1,0 +1,84 @@
+"""A command line becomes a domain: the order in which the subjects are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lxml import etree
+
+from virtsnap.command_line.options import parse_options
+from virtsnap.convert.defaults import convert_defaults
+from virtsnap.convert.devices import convert_devices
+from virtsnap.convert.draft import Draft
+from virtsnap.convert.machine import convert_machine, domain_name, read_machine
+from virtsnap.convert.passthrough import convert_rest
+from virtsnap.convert.references import check_references
+from virtsnap.convert.report import write_report
+from virtsnap.convert.rows import Version
+from virtsnap.domain_xml.templates import Templates
+
+# The newest libvirt whose schema the tables know.
+NEWEST: Version = (11, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What came out: the domain XML as text, and the report (DESIGN.md gives its shape)."""
+
+    xml: str
+    report: dict[str, Any]
+
+
+def _assign_addresses(draft: Draft) -> None:
+    draft.pci.assign()
+
+
+# First what decides about the rest, last what is left over.
+SUBJECTS: tuple[Callable[[Draft], None], ...] = (
+    convert_machine,
+    convert_defaults,
+    convert_devices,
+    _assign_addresses,
+    convert_rest,
+)
+
+
+def convert_command_line(
+    argv: Sequence[str],
+    *,
+    name: str | None = None,
+    default_name: str | None = None,
+    for_libvirt: Version | None = None,
+    environment: Sequence[tuple[str, str]] = (),
+    templates: Templates | None = None,
+    base: Path | None = None,
+    find_program: Callable[[str], str | None] | None = None,
+) -> Conversion:
+    """Convert argv (argv[0] is the emulator) into a libvirt domain.
+
+    `name` is the domain's name; without it the one that -name says, else
+    `default_name`. `for_libvirt` is the version (major, minor) that the XML is
+    written for, by default the newest that the tables know. Relative paths are
+    taken from `base` (default: the root folder). `find_program` gives the path
+    of a bare emulator name, as shutil.which does. Raises CommandLineError, which
+    names the argument, for a command line that QEMU itself could not read.
+    """
+    command_line = parse_options(argv, environment)
+    check_references(command_line)
+    draft = Draft(
+        command_line,
+        read_machine(command_line),
+        target=for_libvirt or NEWEST,
+        templates=templates or Templates(),
+        name=domain_name(command_line, name, default_name),
+        base=base or Path("/"),
+        find_program=find_program,
+    )
+    for subject in SUBJECTS:
+        subject(draft)
+    etree.indent(draft.root)
+    xml = etree.tostring(draft.root, encoding="unicode") + "\n"
+    return Conversion(xml=xml, report=write_report(draft))

@@ -1,0 +1,118 @@
+"""Values of QEMU become values of libvirt: sizes, switches, numbers, addresses.
+
+Every function here takes the text of one key and gives libvirt's text, or
+raises NotSayable with a reason that ends up in the report. `parse_*` functions
+raise ValueError instead: their callers decide what a bad value means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from virtsnap.convert.ledger import NotSayable
+
+_SUFFIXES = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
+_SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)(?P<suffix>[bkmgtpeBKMGTPE]?)(?:i?[bB])?")
+TRUE_WORDS = frozenset({"on", "yes", "true", "y"})
+FALSE_WORDS = frozenset({"off", "no", "false", "n"})
+
+
+def same(value: str) -> str:
+    """Give the value as it stands."""
+    return value
+
+
+def parse_size_bytes(text: str, *, default_suffix: str = "") -> int:
+    """Read a size as QEMU's qemu_strtosz() does, in bytes; raises ValueError.
+
+    `default_suffix` is the unit of a bare number: "m" for `-m 512`.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a size")
+    number, suffix = found["number"], found["suffix"].lower() or default_suffix
+    shift = _SUFFIXES[suffix]
+    if number.lower().startswith("0x"):
+        return int(number, 16) << shift
+    if "." in number:
+        return int(float(number) * (1 << shift))
+    return int(number) << shift
+
+
+def parse_number(text: str) -> int:
+    """Read a number in QEMU's notation (decimal, or 0x…); raises ValueError."""
+    text = text.strip()
+    return int(text, 16) if text.lower().startswith(("0x", "-0x")) else int(text, 10)
+
+
+def parse_switch(text: str) -> bool:
+    """Read on/off in any of QEMU's spellings; raises ValueError."""
+    if text.lower() in TRUE_WORDS:
+        return True
+    if text.lower() in FALSE_WORDS:
+        return False
+    raise ValueError(f"{text!r} is neither on nor off")
+
+
+def on_off(value: str) -> str:
+    """Give on or off; `auto` has no word in libvirt."""
+    try:
+        return "on" if parse_switch(value) else "off"
+    except ValueError as exc:
+        raise NotSayable(str(exc)) from exc
+
+
+def yes_no(value: str) -> str:
+    """Give yes or no."""
+    return "yes" if on_off(value) == "on" else "no"
+
+
+def only_if(expected: str) -> Callable[[str], str | None]:
+    """Make a reader that takes one value as what the domain has anyway, and refuses the others."""
+
+    def read(value: str) -> str | None:
+        if value.lower() != expected:
+            raise NotSayable(f"libvirt has no word for {value!r}")
+        return None
+
+    return read
+
+
+def present_if_on(value: str) -> str | None:
+    """Give the empty text (an element without content) for on, nothing for off."""
+    return "" if on_off(value) == "on" else None
+
+
+def number(value: str) -> str:
+    """Give a number in decimal."""
+    try:
+        return str(parse_number(value))
+    except ValueError as exc:
+        raise NotSayable(f"{value!r} is not a number") from exc
+
+
+def size_in(unit_bytes: int) -> Callable[[str], str]:
+    """Make a reader that gives a size in whole units of so many bytes."""
+
+    def read(value: str) -> str:
+        try:
+            size = parse_size_bytes(value)
+        except ValueError as exc:
+            raise NotSayable(str(exc)) from exc
+        if size % unit_bytes:
+            raise NotSayable(f"{value} is not a whole number of {unit_bytes} bytes")
+        return str(size // unit_bytes)
+
+    return read
+
+
+def one_of(words: Mapping[str, str]) -> Callable[[str], str]:
+    """Make a reader from a table: QEMU's word to libvirt's."""
+
+    def read(value: str) -> str:
+        if value not in words:
+            raise NotSayable(f"libvirt has no word for {value!r}")
+        return words[value]
+
+    return read
