@@ -135,11 +135,11 @@ def _run(farm: GuestFarm) -> None:
 
 def qemu_command_line(folder: Path, disk: Path, files: GuestFiles, accelerator: DomainType) -> list[str]:
     """Give the command line of the demo's machine, its files below `folder`, as os-autoinst would write it."""
-    serial = f"socket,path={folder}/serial0,server=on,wait=off,id=serial0,logfile={folder}/serial0.log,logappend=on"
+    serial = f"socket,path={folder}/serial0,server=on,wait=off,id=serial0,logfile={folder}/serial0.log"
     return [
         "/usr/bin/qemu-system-x86_64",
         "-device", "VGA,edid=on,xres=1024,yres=768",
-        "-chardev", serial,
+        "-chardev", f"{serial},logappend=on",
         "-serial", "chardev:serial0",
         "-global", "isa-fdc.fdtypeA=none",
         "-m", "1024",
