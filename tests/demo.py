@@ -135,11 +135,12 @@ def _run(farm: GuestFarm) -> None:
 
 def qemu_command_line(folder: Path, disk: Path, files: GuestFiles, accelerator: DomainType) -> list[str]:
     """Give the command line of the demo's machine, its files below `folder`, as os-autoinst would write it."""
-    serial = f"socket,path={folder}/serial0,server=on,wait=off,id=serial0,logfile={folder}/serial0.log"
+    serial = f"socket,id=serial0,path={folder}/serial0,server=on,wait=off"
+    serial += f",logfile={folder}/serial0.log,logappend=on"
     return [
         "/usr/bin/qemu-system-x86_64",
         "-device", "VGA,edid=on,xres=1024,yres=768",
-        "-chardev", f"{serial},logappend=on",
+        "-chardev", serial,
         "-serial", "chardev:serial0",
         "-global", "isa-fdc.fdtypeA=none",
         "-m", "1024",

@@ -1,0 +1,204 @@
+"""The verbs create, save, load, list and rm: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from virtsnap.cli.answer import answer, print_json
+from virtsnap.cli.main import Settings
+from virtsnap.errors import UnsupportedError
+from virtsnap.snapshots.api import SnapshotHost, connect
+from virtsnap.snapshots.catalog import Snapshot
+from virtsnap.snapshots.plan import Final
+from virtsnap.snapshots.run import Outcome
+from virtsnap.snapshots.steps import Plan
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, step by step, and do nothing.")
+
+
+def _connect(settings: Settings) -> SnapshotHost:
+    return connect(settings.uri, readonly=settings.readonly)
+
+
+def _refuse_readonly(settings: Settings) -> None:
+    if settings.readonly:
+        raise UnsupportedError("a read-only connection cannot change anything", hint="leave --readonly out")
+
+
+def _print_plan(plan: Plan, settings: Settings) -> None:
+    if settings.json:
+        print_json(answer(plan.op, domain=plan.domain, name=plan.name, dry_run=True, steps=list(plan.describe())))
+        return
+    for number, line in enumerate(plan.describe(), 1):
+        click.echo(f"{number}. {line}")
+
+
+def _print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
+    if settings.json:
+        print_json(answer(
+            outcome.op, domain=outcome.domain, name=outcome.name, state=outcome.state,
+            phases_s=dict(outcome.phases_s), total_s=round(outcome.total_s, 4), bytes=dict(outcome.bytes),
+            warnings=list(outcome.warnings),
+        ))
+        return
+    click.echo(sentence)
+    for warning in outcome.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+@click.command()
+@click.argument("vm")
+@click.argument("name")
+@click.option("--dir", "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Where the snapshot's folder is made; default: beside the first writable disk.")
+@click.option("--description", metavar="TEXT", help="A remark, kept in the snapshot.")
+@_dry_run
+@click.pass_obj
+def save(
+    settings: Settings, vm: str, name: str, directory: Path | None, description: str | None, dry_run: bool
+) -> None:
+    """Save disks and memory of VM under NAME; the guest goes on.
+
+    A snapshot that has the name is replaced, and stays until the new one is complete.
+    """
+    _refuse_readonly(settings)
+    place = None if directory is None else str(directory.absolute())
+    with _connect(settings) as host:
+        domain = host.domain(vm)
+        if dry_run:
+            _print_plan(domain.plan_save(name, directory=place), settings)
+            return
+        outcome = domain.save_snapshot(
+            name, directory=place, description=description, timeout_s=settings.timeout_s
+        )
+    memory = outcome.bytes.get("memory")
+    what = "disks alone" if memory is None else f"{decimal(memory)} of memory"
+    _print_outcome(outcome, settings, f"saved {outcome.domain} as {name}: {what}, {outcome.total_s:.2f} s")
+
+
+@click.command()
+@click.argument("vm")
+@click.argument("name")
+@click.option("--keep-newer", is_flag=True, help="Keep the snapshots that were saved after NAME.")
+@click.option("--paused", is_flag=True, help="Leave the guest paused.")
+@click.option("--as-saved", is_flag=True, help="Leave the guest as it was at the save: running, paused or off.")
+@_dry_run
+@click.pass_obj
+def load(
+    settings: Settings, vm: str, name: str, keep_newer: bool, paused: bool, as_saved: bool, dry_run: bool
+) -> None:
+    """Bring VM back to NAME, and let the guest run.
+
+    What was saved after NAME on its line is forgotten with its files once the guest runs.
+    """
+    _refuse_readonly(settings)
+    if paused and as_saved:
+        raise click.UsageError("--paused and --as-saved exclude each other")
+    final: Final = "paused" if paused else "as-saved" if as_saved else "running"
+    with _connect(settings) as host:
+        domain = host.domain(vm)
+        if dry_run:
+            _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer), settings)
+            return
+        outcome = domain.load_snapshot(
+            name, final=final, keep_newer=keep_newer, timeout_s=settings.timeout_s
+        )
+    _print_outcome(
+        outcome, settings, f"loaded {name} into {outcome.domain}: {outcome.state}, {outcome.total_s:.2f} s"
+    )
+
+
+@click.command()
+@click.argument("vm")
+@click.argument("name")
+@_dry_run
+@click.pass_obj
+def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
+    """Remove the snapshot NAME of VM; all others can still be loaded."""
+    _refuse_readonly(settings)
+    with _connect(settings) as host:
+        domain = host.domain(vm)
+        if dry_run:
+            _print_plan(domain.plan_remove(name), settings)
+            return
+        outcome = domain.remove_snapshot(name, timeout_s=settings.timeout_s)
+    freed = decimal(outcome.bytes.get("freed", 0))
+    _print_outcome(outcome, settings, f"removed {name} of {outcome.domain}: {freed} freed")
+
+
+@click.command("list")
+@click.argument("vm")
+@click.pass_obj
+def list_(settings: Settings, vm: str) -> None:
+    """List the snapshots of VM, oldest first; `*` marks the current one."""
+    with _connect(settings) as host:
+        domain = host.domain(vm)
+        snapshots, state = domain.snapshots(), domain.state()
+    if settings.json:
+        print_json(answer("list", domain=domain.name, state=state, snapshots=[_row(each) for each in snapshots]))
+        return
+    if not snapshots:
+        if not settings.quiet:
+            click.echo(f"{domain.name} has no snapshots")
+        return
+    table = Table("", "name", "state", "created", "memory", "disks", "made by", box=None, pad_edge=False)
+    for snapshot in snapshots:
+        facts = snapshot.facts
+        table.add_row(
+            "*" if snapshot.is_current else "", _plain(snapshot.name), snapshot.state,
+            datetime.fromtimestamp(snapshot.created_s).strftime("%Y-%m-%d %H:%M:%S"),
+            decimal(facts.memory.size_bytes) if facts is not None and facts.memory is not None else "-",
+            str(len(snapshot.overlay_paths)) if not snapshot.is_internal else "internal",
+            "virtsnap" if facts is not None else snapshot.problem or "virsh",
+        )
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(table)
+
+
+def _plain(name: str) -> str:
+    """Give a name that cannot steer a terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in name)
+
+
+def _row(snapshot: Snapshot) -> dict[str, Any]:
+    facts = snapshot.facts
+    return {
+        "name": snapshot.name, "object": snapshot.object_name, "parent": snapshot.parent,
+        "current": snapshot.is_current, "state": snapshot.state, "created_s": snapshot.created_s,
+        "internal": snapshot.is_internal, "problem": snapshot.problem,
+        "memory": snapshot.memory_path, "overlays": list(snapshot.overlay_paths),
+        "bytes": {"memory": facts.memory.size_bytes} if facts is not None and facts.memory is not None else {},
+        "facts": None if facts is None else json.loads(json.dumps(asdict(facts))),
+    }
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--name", metavar="NAME", help="What the domain is called; default: as the command line says.")
+@click.argument("source", nargs=-1, required=True, type=click.UNPROCESSED, metavar="(FILE | - | -- ARGV...)")
+@click.pass_obj
+def create(settings: Settings, name: str | None, source: tuple[str, ...]) -> None:
+    """Convert a QEMU command line, define the domain and start it."""
+    from virtsnap.cli.convert_verbs import read_command_line
+    from virtsnap.convert import convert_command_line
+    from virtsnap.domain_xml.live import parse_xml
+
+    _refuse_readonly(settings)
+    argv = read_command_line(source)
+    with _connect(settings) as host:
+        conversion = convert_command_line(argv, name=name, for_libvirt=host.libvirt_version)
+        called = parse_xml(conversion.xml).findtext("name") or ""
+        domain = host.create(conversion.xml, name=called)
+        state = domain.state()
+    if settings.json:
+        print_json(answer("create", domain=domain.name, state=state, uuid=domain.uuid))
+        return
+    click.echo(f"created {domain.name}: {state}")

@@ -1,0 +1,204 @@
+"""One libvirt domain: its definitions, its life, its snapshot objects; XML in, XML and plain values out.
+
+Every method is one libvirt call or a few that belong together, and raises
+virtsnap's errors. What to call in which order is decided in
+`virtsnap.snapshots`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import libvirt
+
+from virtsnap.host.translate import translated
+
+Power = Literal["running", "paused", "shutoff", "crashed"]
+
+_POWER: dict[int, Power] = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "running",  # on its way down; the process is still there
+    libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotObject:
+    """A snapshot as libvirt holds it: its XML with secrets, and whether it is the current one."""
+
+    xml: str
+    is_current: bool
+
+
+class Domain:
+    """A domain that exists; made by `Host.domain` and `Host.define`."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        with translated("cannot read the domain's identity"):
+            self.name: str = handle.name()
+            self.uuid: str = handle.UUIDString()
+
+    # What it is
+
+    def power(self) -> Power:
+        """Say whether it runs. A domain that is gone (a transient one that stopped) counts as shut off."""
+        try:
+            return _POWER.get(self._handle.info()[0], "running")
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return "shutoff"
+            with translated(f"{self.name}: cannot read its state"):
+                raise
+
+    def is_active(self) -> bool:
+        """Say whether there is a QEMU process."""
+        with translated(f"{self.name}: cannot read its state"):
+            return bool(self._handle.isActive())
+
+    def is_persistent(self) -> bool:
+        """Say whether libvirt keeps a definition of it on disk."""
+        with translated(f"{self.name}: cannot read its state"):
+            return bool(self._handle.isPersistent())
+
+    def has_managed_save(self) -> bool:
+        """Say whether the next start would come from a `virsh managedsave` image."""
+        with translated(f"{self.name}: cannot read its state"):
+            return bool(self._handle.hasManagedSaveImage())
+
+    def live_xml(self) -> str:
+        """Give the definition in force (the live one of a running domain), secrets included."""
+        with translated(f"{self.name}: cannot read its definition"):
+            return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+
+    def persistent_xml(self) -> str:
+        """Give the definition for the next boot, secrets included."""
+        with translated(f"{self.name}: cannot read its persistent definition"):
+            return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    # Its life
+
+    def start(self, *, paused: bool) -> None:
+        """Start a shut-off domain, running or stopped at reset."""
+        with translated(f"{self.name}: cannot start"):
+            self._handle.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+
+    def resume(self) -> None:
+        """Let a paused guest run."""
+        with translated(f"{self.name}: cannot resume"):
+            self._handle.resume()
+
+    def destroy(self) -> None:
+        """End the QEMU process. It is no error when there is none."""
+        with translated(f"{self.name}: cannot stop"):
+            try:
+                self._handle.destroy()
+            except libvirt.libvirtError as exc:
+                gone = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
+                if exc.get_error_code() not in gone or self.power() != "shutoff":
+                    raise
+
+    def undefine(self) -> None:
+        """Take the persistent definition away; a running domain goes on as a transient one.
+
+        NVRAM and TPM state are kept. libvirt keeps the snapshot objects of a
+        running domain, and refuses to undefine a shut-off one that has some.
+        """
+        flags = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM
+        with translated(f"{self.name}: cannot undefine"):
+            self._handle.undefineFlags(flags)
+
+    def abort_job(self) -> None:
+        """Ask libvirt to cancel what the domain is busy with; it is no error when it is idle."""
+        with contextlib.suppress(libvirt.libvirtError):
+            self._handle.abortJob()
+
+    # Metadata
+
+    def set_metadata(self, xml: str | None, *, prefix: str, uri: str, live: bool, persistent: bool) -> None:
+        """Put the element for `uri` into the named definitions' metadata; None takes it out."""
+        flags = (libvirt.VIR_DOMAIN_AFFECT_LIVE if live else 0) | (
+            libvirt.VIR_DOMAIN_AFFECT_CONFIG if persistent else 0
+        )
+        with translated(f"{self.name}: cannot write its metadata"):
+            self._handle.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml, prefix, uri, flags)
+
+    # Snapshot objects
+
+    def snapshot_objects(self) -> tuple[SnapshotObject, ...]:
+        """Give all snapshot objects, secrets included, in no special order."""
+        secure = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE
+        with translated(f"{self.name}: cannot list its snapshots"):
+            return tuple(
+                SnapshotObject(xml=handle.getXMLDesc(secure), is_current=bool(handle.isCurrent()))
+                for handle in self._handle.listAllSnapshots()
+            )
+
+    def snapshot_xml(self, object_name: str) -> str:
+        """Give the XML of one snapshot object, secrets included."""
+        with translated(f"{self.name}: cannot read snapshot {object_name}"):
+            return str(self._snapshot(object_name).getXMLDesc(libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE))
+
+    def take_snapshot(self, xml: str, *, disk_only: bool) -> None:
+        """Take an external snapshot: with memory, or of the disks alone.
+
+        A shut-off domain needs `disk_only`: without it libvirt wants an internal one.
+        ATOMIC is what QEMU's transaction gives anyway; asked for, libvirt refuses where it cannot hold.
+        """
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        if disk_only:
+            flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        with translated(f"{self.name}: cannot take the snapshot"):
+            self._handle.snapshotCreateXML(xml, flags)
+
+    def redefine_snapshot(self, xml: str, *, current: bool) -> None:
+        """Make or replace a snapshot object from its XML; nothing but libvirt's records changes."""
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+        if current:
+            flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_CURRENT
+        with translated(f"{self.name}: cannot write the snapshot's record"):
+            self._handle.snapshotCreateXML(xml, flags)
+
+    def forget_snapshot(self, object_name: str) -> None:
+        """Drop one snapshot object; its children go to its parent, its files stay.
+
+        Never anything but METADATA_ONLY: libvirt 9.0's full delete commits a
+        layer into its base without looking for siblings that stand on it.
+        """
+        with translated(f"{self.name}: cannot forget snapshot {object_name}"):
+            self._snapshot(object_name).delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+
+    def _snapshot(self, object_name: str) -> Any:
+        return self._handle.snapshotLookupByName(object_name)
+
+    # Block jobs
+
+    def commit_top(self, target: str, *, timeout_s: float = 120.0) -> None:
+        """Merge the active layer of a running domain's disk into the file under it, and run on that one.
+
+        Needs: nothing else stands on that file. On success the layer's file is
+        unused and still there. On failure the disk runs on the layer as before.
+        """
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+        with translated(f"{self.name}: cannot merge the top layer of {target}"):
+            self._handle.blockCommit(target, None, None, 0, flags)
+            deadline = time.monotonic() + timeout_s
+            while True:
+                try:
+                    self._handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+                    return
+                except libvirt.libvirtError as exc:
+                    # "not ready for pivot yet": the job still copies
+                    waiting = exc.get_error_code() == libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
+                    if not waiting or time.monotonic() > deadline:
+                        with contextlib.suppress(libvirt.libvirtError):
+                            self._handle.blockJobAbort(target, 0)
+                        raise
+                    time.sleep(0.02)

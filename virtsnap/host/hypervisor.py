@@ -1,0 +1,106 @@
+"""A connection to libvirt: domains by name, definitions and memory images brought to life."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import libvirt
+
+from virtsnap.errors import NoSuchDomainError
+from virtsnap.host.domain import Domain
+from virtsnap.host.translate import translated
+
+
+def _swallow(_context: object, _error: object) -> None:
+    """Keep libvirt from printing errors on stderr: each is raised, and told once."""
+
+
+class Host:
+    """An open connection; a context manager that closes it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        with translated("cannot read the hypervisor's version"):
+            number: int = handle.getLibVersion()
+            self.uri: str = handle.getURI()
+        self.libvirt_version: tuple[int, int] = (number // 1_000_000, number // 1_000 % 1_000)
+
+    @property
+    def is_local(self) -> bool:
+        """Say whether the hypervisor's files are this machine's: the URI names no server and no transport."""
+        return is_local_uri(self.uri)
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; closing twice is no error."""
+        if self._handle is not None:
+            with translated("cannot close the connection"):
+                self._handle.close()
+            self._handle = None
+
+    def domain(self, name: str) -> Domain:
+        """Find a domain by name, or by UUID where no name fits.
+
+        On failure: NoSuchDomainError.
+        """
+        try:
+            with translated(f"no domain {name!r}"):
+                return Domain(self._handle.lookupByName(name))
+        except NoSuchDomainError:
+            try:
+                return Domain(self._handle.lookupByUUIDString(name))
+            except libvirt.libvirtError:
+                pass
+            raise
+
+    def has_domain(self, name: str) -> bool:
+        """Say whether a domain has that name."""
+        try:
+            self.domain(name)
+        except NoSuchDomainError:
+            return False
+        return True
+
+    def define(self, xml: str) -> Domain:
+        """Make or replace a persistent definition; a running guest is not touched."""
+        with translated("cannot define the domain"):
+            return Domain(self._handle.defineXML(xml))
+
+    def saved_xml(self, memory_path: str) -> str:
+        """Give the definition inside a memory image, secrets included; libvirt reads and checks the header."""
+        with translated(f"{memory_path}: cannot be read as a memory image"):
+            return str(self._handle.saveImageGetXMLDesc(memory_path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
+
+    def restore(self, memory_path: str, xml: str) -> None:
+        """Start a guest from a memory image with that definition, paused.
+
+        Needs: the domain is shut off. A restore cannot be cancelled.
+        """
+        with translated(f"cannot restore {memory_path}"):
+            self._handle.restoreFlags(memory_path, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+
+
+def is_local_uri(uri: str) -> bool:
+    """Say whether a URI means a daemon on this machine: no server, and no transport but a unix socket."""
+    parts = urlsplit(uri)
+    transport = parts.scheme.partition("+")[2]
+    return not parts.hostname and transport in ("", "unix")
+
+
+def connect(uri: str | None = None, *, readonly: bool = False) -> Host:
+    """Open a connection; None is libvirt's own choice.
+
+    On failure: HypervisorError with libvirt's words.
+    """
+    libvirt.registerErrorHandler(_swallow, None)
+    with translated(f"cannot connect to {uri or 'libvirt'}"):
+        return Host(libvirt.openReadOnly(uri) if readonly else libvirt.open(uri))

@@ -1,0 +1,222 @@
+"""Python's way in: `connect(uri)` → `host.domain(name)` → save, load, list, remove.
+
+Each operation is: hold the domain, look at it, plan, look at the files, act.
+The command line calls these methods and nothing below them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from virtsnap.errors import ExistsError, VirtsnapError
+from virtsnap.host import Domain, Host
+from virtsnap.host import connect as connect_host
+from virtsnap.snapshots import plan as planning
+from virtsnap.snapshots.catalog import Snapshot
+from virtsnap.snapshots.engines import choose_engine
+from virtsnap.snapshots.lock import Lock
+from virtsnap.snapshots.observe import observe, observe_catalog
+from virtsnap.snapshots.places import new_token
+from virtsnap.snapshots.preflight import require_files_of, require_loadable
+from virtsnap.snapshots.run import Context, Outcome, run_plan
+from virtsnap.snapshots.steps import Plan, Step
+from virtsnap.snapshots.view import View
+
+Watch = Callable[[Step], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    plan: Plan
+    read_bytes: int = 0
+
+
+class SnapshotHost:
+    """A connection to a hypervisor; a context manager that closes it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def __enter__(self) -> SnapshotHost:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._host.close()
+
+    @property
+    def uri(self) -> str:
+        """Give the URI in use."""
+        return self._host.uri
+
+    @property
+    def libvirt_version(self) -> tuple[int, int]:
+        """Give the daemon's version, as in (9, 0)."""
+        return self._host.libvirt_version
+
+    def domain(self, name: str) -> SnapshotDomain:
+        """Find a domain by name or UUID.
+
+        On failure: NoSuchDomainError.
+        """
+        return SnapshotDomain(self._host, self._host.domain(name))
+
+    def create(self, xml: str, *, name: str) -> SnapshotDomain:
+        """Define a new domain from `xml`, in which it is called `name`, and start it.
+
+        On failure: ExistsError where the name is taken; where the start fails the definition is gone again.
+        """
+        if self._host.has_domain(name):
+            raise ExistsError(f"there is a domain {name!r} already", hint="choose another with --name")
+        domain = self._host.define(xml)
+        try:
+            domain.start(paused=False)
+        except VirtsnapError:
+            domain.undefine()
+            raise
+        return SnapshotDomain(self._host, domain)
+
+
+class SnapshotDomain:
+    """A domain whose disk and memory can be saved under names and brought back."""
+
+    def __init__(self, host: Host, domain: Domain) -> None:
+        self._host = host
+        self._domain = domain
+
+    @property
+    def name(self) -> str:
+        """Give the domain's name."""
+        return self._domain.name
+
+    @property
+    def uuid(self) -> str:
+        """Give the domain's UUID."""
+        return self._domain.uuid
+
+    def state(self) -> str:
+        """Say `running`, `paused`, `crashed` or `shutoff`."""
+        return self._domain.power()
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Give all snapshots, oldest first; those that plain virsh made too."""
+        return observe_catalog(self._domain).snapshots
+
+    # Save
+
+    def save_snapshot(
+        self, name: str, *, directory: str | None = None, description: str | None = None,
+        timeout_s: float | None = None, watch: Watch | None = None,
+    ) -> Outcome:
+        """Save disks and memory from one pause under `name`; a shut-off domain's disks alone.
+
+        Needs: writable disks that are raw or qcow2 files, and room beside the first one or in `directory`.
+        On success: the guest goes on; a snapshot that had the name is gone, and was there until the new
+        one was complete.
+        On failure: everything is as it was. UsageError (the name), UnsupportedError (the domain),
+        BusyError, OperationTimeoutError, HypervisorError.
+        """
+
+        def prepare(view: View) -> _Prepared:
+            return _Prepared(plan=self._plan_save(view, name, directory, description))
+
+        return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
+
+    def plan_save(self, name: str, *, directory: str | None = None) -> Plan:
+        """Say what `save_snapshot` would do, and touch nothing."""
+        return self._plan_save(observe(self._host, self._domain), name, directory, None)
+
+    @staticmethod
+    def _plan_save(view: View, name: str, directory: str | None, description: str | None) -> Plan:
+        return planning.plan_save(
+            planning.SaveRequest(name=name, directory=directory, description=description, token=new_token(),
+                                 now_ns=time.time_ns()),
+            view,
+        )
+
+    # Load
+
+    def load_snapshot(
+        self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
+        timeout_s: float | None = None, watch: Watch | None = None,
+    ) -> Outcome:
+        """Bring the domain back to `name`, and leave the guest running unless `final` says otherwise.
+
+        Needs: a snapshot of virtsnap's whose files are whole.
+        On success: the live and the persistent definition name the same fresh overlays. What was saved
+        after `name` on its line is forgotten with its files, unless `keep_newer`.
+        On failure: before the old guest's stop it runs on, untouched. After it the domain is shut off,
+        its snapshots can be loaded, a start boots the disks of before; the message says so.
+        NoSuchSnapshotError, UnsupportedError, BusyError, OperationTimeoutError, HypervisorError.
+        """
+
+        def prepare(view: View) -> _Prepared:
+            return self._plan_load(view, name, final, keep_newer)
+
+        return self._operate("load", prepare, timeout_s=timeout_s, watch=watch)
+
+    def plan_load(self, name: str, *, final: planning.Final = "running", keep_newer: bool = False) -> Plan:
+        """Say what `load_snapshot` would do, and touch nothing."""
+        return self._plan_load(observe(self._host, self._domain), name, final, keep_newer).plan
+
+    def _plan_load(self, view: View, name: str, final: planning.Final, keep_newer: bool) -> _Prepared:
+        facts = view.catalog.find(name).require_facts()
+        require_loadable(facts)
+        saved_xml = None if facts.memory is None else self._host.saved_xml(facts.memory.path)
+        plan = planning.plan_load(
+            planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token()),
+            view, saved_xml=saved_xml, engine=choose_engine(self._host.libvirt_version),
+        )
+        require_files_of(saved_xml or view.persistent_xml)
+        return _Prepared(plan=plan, read_bytes=0 if facts.memory is None else facts.memory.size_bytes)
+
+    # Remove
+
+    def remove_snapshot(
+        self, name: str, *, timeout_s: float | None = None, watch: Watch | None = None
+    ) -> Outcome:
+        """Forget `name` and remove the files that nothing else needs; all other snapshots stay loadable.
+
+        The guest is not touched. On failure: everything is as it was.
+        NoSuchSnapshotError, UnsupportedError, BusyError, HypervisorError.
+        """
+
+        def prepare(view: View) -> _Prepared:
+            return _Prepared(plan=planning.plan_remove(name, view))
+
+        return self._operate("rm", prepare, timeout_s=timeout_s, watch=watch)
+
+    def plan_remove(self, name: str) -> Plan:
+        """Say what `remove_snapshot` would do, and touch nothing."""
+        return planning.plan_remove(name, observe(self._host, self._domain))
+
+    def _operate(
+        self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
+    ) -> Outcome:
+        started = time.monotonic()
+        with Lock(self._domain, op) as lock:
+            prepared = prepare(observe(self._host, self._domain))
+            context = Context(
+                host=self._host, domain=self._domain, claim=lock.claim,
+                deadline=None if timeout_s is None else started + timeout_s,
+            )
+            if prepared.read_bytes:
+                context.bytes["memory"] = prepared.read_bytes
+            context.phases_s["check"] = time.monotonic() - started
+            return run_plan(prepared.plan, context, watch=watch)
+
+
+def connect(uri: str | None = None, *, readonly: bool = False) -> SnapshotHost:
+    """Connect to a hypervisor; None is libvirt's own choice.
+
+    On failure: HypervisorError.
+    """
+    return SnapshotHost(connect_host(uri, readonly=readonly))

@@ -1,0 +1,309 @@
+"""libvirt's snapshot objects become a catalog of snapshots, with the facts that a load needs.
+
+libvirt's own record does not say how large the files were or which layers
+stood under them, so that is kept as an element of ours in the metadata of the
+`<domain>` inside the snapshot object (9.0 keeps it through REDEFINE and
+daemon restarts):
+
+    <virtsnap:snapshot xmlns:virtsnap="urn:virtsnap:snapshot" format="1" id="3f9a1c2e" name="lastgood"
+                       state="running" created_ns="…" folder="…">
+      <virtsnap:memory file="…" bytes="…" mtime_ns="…"/>
+      <virtsnap:disk target="vda" overlay="…">
+        <virtsnap:layer file="…" format="qcow2" bytes="…" mtime_ns="…" virtual_bytes="…"/>
+      </virtsnap:disk>
+    </virtsnap:snapshot>
+
+The first layer of a disk is the file that was the disk at the save; `overlay`
+is the file that the save put on top. Other elements and attributes of the
+same format are ignored by a reader; a higher `format` is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.errors import NoSuchSnapshotError, UnsupportedError
+from virtsnap.host.files import Layer
+from virtsnap.snapshots.names import decode_name, encode_name, is_temporary
+
+FORMAT = 1
+SNAPSHOT_NS = "urn:virtsnap:snapshot"
+OUR_NAMESPACES = "urn:virtsnap:"
+_PREFIX = {"virtsnap": SNAPSHOT_NS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedDisk:
+    """A writable disk as a snapshot holds it: its chain, the disk of then first, and the overlay put on it."""
+
+    target: str
+    overlay_path: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def frozen(self) -> Layer:
+        """Give the file that was the disk at the save."""
+        return self.layers[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedMemory:
+    """The memory image of a snapshot."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What virtsnap knows of a snapshot that it made. `state` is the guest's at the save."""
+
+    id: str
+    name: str
+    state: str
+    created_ns: int
+    folder: str
+    memory: SavedMemory | None
+    disks: tuple[SavedDisk, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Name every file that a load of the snapshot needs."""
+        layers = tuple(layer.path for disk in self.disks for layer in disk.layers)
+        return layers if self.memory is None else (self.memory.path, *layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One snapshot object.
+
+    `name` is the runner's, `object_name` libvirt's. `facts` is None where plain
+    virsh made it or `problem` says why they cannot be read.
+    """
+
+    name: str
+    object_name: str
+    parent: str | None
+    is_current: bool
+    state: str
+    created_s: int
+    memory_path: str | None
+    overlay_paths: tuple[str, ...]
+    frozen_paths: tuple[str, ...]
+    is_internal: bool
+    facts: Facts | None
+    problem: str | None
+    xml: str = field(repr=False)
+
+    def require_facts(self) -> Facts:
+        """Give the facts, or say why virtsnap cannot load this snapshot."""
+        if self.facts is not None:
+            return self.facts
+        if self.problem:
+            raise UnsupportedError(f"snapshot {self.name!r} cannot be used: {self.problem}")
+        raise UnsupportedError(f"snapshot {self.name!r} was not made by virtsnap",
+                               hint="`virsh snapshot-revert` knows what made it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """All snapshots of one domain, oldest first."""
+
+    snapshots: tuple[Snapshot, ...] = ()
+
+    def find(self, name: str) -> Snapshot:
+        """Find a snapshot by the runner's name.
+
+        A save that was to replace the name and is complete counts where the replaced object is gone.
+        On failure: NoSuchSnapshotError.
+        """
+        found = self.get(name)
+        if found is None:
+            known = ", ".join(repr(snapshot.name) for snapshot in self.snapshots) or "none"
+            raise NoSuchSnapshotError(f"no snapshot {name!r}", hint=f"there are: {known}")
+        return found
+
+    def get(self, name: str) -> Snapshot | None:
+        """Find a snapshot by the runner's name, or give None."""
+        encoded = encode_name(name)
+        named = [snapshot for snapshot in self.snapshots if snapshot.name == name]
+        named.sort(key=lambda snapshot: (snapshot.object_name != encoded, is_temporary(snapshot.object_name)))
+        return named[0] if named else None
+
+    def descendants(self, snapshot: Snapshot) -> tuple[Snapshot, ...]:
+        """Give all that were saved on the line of `snapshot` after it, children before grandchildren."""
+        found: list[Snapshot] = []
+        level = {snapshot.object_name}
+        while level:
+            children = [other for other in self.snapshots if other.parent in level and other not in found]
+            found += children
+            level = {child.object_name for child in children}
+        return tuple(found)
+
+
+def read_catalog(objects: Iterable[tuple[str, bool]]) -> Catalog:
+    """Read libvirt's snapshot objects, each as (XML, is it current)."""
+    snapshots = [read_snapshot(xml, is_current=is_current) for xml, is_current in objects]
+    snapshots.sort(key=lambda snapshot: (
+        snapshot.facts.created_ns if snapshot.facts else snapshot.created_s * 10**9, snapshot.object_name
+    ))
+    return Catalog(snapshots=tuple(snapshots))
+
+
+def read_snapshot(xml: str, *, is_current: bool = False) -> Snapshot:
+    """Read one snapshot object. Facts that cannot be read are a `problem`, not an error."""
+    root = parse_xml(xml)
+    object_name = root.findtext("name") or ""
+    memory = root.find("memory")
+    memory_path = None if memory is None else memory.get("file")
+    facts, problem = None, None
+    element = root.find(f"domain/metadata/{{{SNAPSHOT_NS}}}snapshot")
+    if element is not None:
+        try:
+            facts = facts_from_element(element)
+        except UnsupportedError as exc:
+            problem = exc.message
+        except (KeyError, ValueError):
+            problem = "its record is damaged"
+    external = [disk for disk in root.iterfind("disks/disk") if disk.get("snapshot") == "external"]
+    overlays = tuple(
+        source.get("file", "") for disk in external if (source := disk.find("source")) is not None
+    )
+    if facts is not None and not _is_about(facts, memory_path, overlays):
+        # Metadata that was copied along with a definition: the facts of another snapshot.
+        facts = None
+    targets = {disk.get("name") for disk in external}
+    domain = root.find("domain")
+    disks = () if domain is None else read_disks(domain)
+    shown = facts.name if facts is not None and is_temporary(object_name) else decode_name(object_name)
+    return Snapshot(
+        name=shown,
+        object_name=object_name,
+        parent=root.findtext("parent/name"),
+        is_current=is_current,
+        state=root.findtext("state") or "",
+        created_s=int(root.findtext("creationTime") or 0),
+        memory_path=memory_path,
+        overlay_paths=overlays,
+        frozen_paths=tuple(disk.path for disk in disks if disk.target in targets and disk.path),
+        is_internal=(memory is not None and memory.get("snapshot") == "internal")
+        or any(disk.get("snapshot") == "internal" for disk in root.iterfind("disks/disk")),
+        facts=facts,
+        problem=problem,
+        xml=xml,
+    )
+
+
+def _is_about(facts: Facts, memory_path: str | None, overlays: tuple[str, ...]) -> bool:
+    own = None if facts.memory is None else facts.memory.path
+    return own == memory_path and {disk.overlay_path for disk in facts.disks} == set(overlays)
+
+
+def facts_to_element(facts: Facts) -> etree._Element:
+    """Write facts as the element of this module's docstring."""
+    element = etree.Element(f"{{{SNAPSHOT_NS}}}snapshot", {
+        "format": str(FORMAT), "id": facts.id, "name": encode_name(facts.name), "state": facts.state,
+        "created_ns": str(facts.created_ns), "folder": facts.folder,
+    }, nsmap=_PREFIX)
+    if facts.memory is not None:
+        etree.SubElement(element, f"{{{SNAPSHOT_NS}}}memory", {
+            "file": facts.memory.path, "bytes": str(facts.memory.size_bytes),
+            "mtime_ns": str(facts.memory.mtime_ns),
+        })
+    for disk in facts.disks:
+        saved = etree.SubElement(element, f"{{{SNAPSHOT_NS}}}disk", {
+            "target": disk.target, "overlay": disk.overlay_path,
+        })
+        for layer in disk.layers:
+            etree.SubElement(saved, f"{{{SNAPSHOT_NS}}}layer", {
+                "file": layer.path, "format": layer.format, "bytes": str(layer.size_bytes),
+                "mtime_ns": str(layer.mtime_ns), "virtual_bytes": str(layer.virtual_bytes),
+            })
+    return element
+
+
+def facts_from_element(element: etree._Element) -> Facts:
+    """Read facts back.
+
+    On failure: UnsupportedError for a newer format, KeyError or ValueError for a damaged record.
+    """
+    number = int(element.attrib["format"])
+    if number > FORMAT:
+        raise UnsupportedError(f"its record has format {number}, and this virtsnap knows up to {FORMAT}",
+                               hint="use the newer virtsnap that made it")
+    memory = element.find(f"{{{SNAPSHOT_NS}}}memory")
+    disks = tuple(
+        SavedDisk(
+            target=disk.attrib["target"],
+            overlay_path=disk.attrib["overlay"],
+            layers=tuple(_layer(layer) for layer in disk.iterfind(f"{{{SNAPSHOT_NS}}}layer")),
+        )
+        for disk in element.iterfind(f"{{{SNAPSHOT_NS}}}disk")
+    )
+    if any(not disk.layers for disk in disks):
+        raise ValueError("a disk without a layer")
+    return Facts(
+        id=element.attrib["id"], name=decode_name(element.attrib["name"]), state=element.attrib["state"],
+        created_ns=int(element.attrib["created_ns"]), folder=element.attrib["folder"],
+        memory=None if memory is None else SavedMemory(
+            path=memory.attrib["file"], size_bytes=int(memory.attrib["bytes"]),
+            mtime_ns=int(memory.attrib["mtime_ns"]),
+        ),
+        disks=disks,
+    )
+
+
+def _layer(element: etree._Element) -> Layer:
+    return Layer(
+        path=element.attrib["file"], format=element.attrib["format"], size_bytes=int(element.attrib["bytes"]),
+        mtime_ns=int(element.attrib["mtime_ns"]), virtual_bytes=int(element.attrib["virtual_bytes"]),
+    )
+
+
+def with_facts(xml: str, facts: Facts) -> str:
+    """Give a snapshot object's XML with these facts in it and no other metadata of virtsnap's."""
+    root = parse_xml(xml)
+    for definition in ("domain", "inactiveDomain"):
+        domain = root.find(definition)
+        if domain is not None:
+            strip_our_metadata(domain)
+    domain = root.find("domain")
+    if domain is None:
+        raise UnsupportedError("libvirt kept no definition in the snapshot")
+    metadata = domain.find("metadata")
+    if metadata is None:
+        metadata = etree.SubElement(domain, "metadata")
+    metadata.append(facts_to_element(facts))
+    return to_text(root)
+
+
+def renamed(xml: str, *, object_name: str) -> str:
+    """Give a snapshot object's XML under another libvirt name."""
+    root = parse_xml(xml)
+    name = root.find("name")
+    if name is None:
+        name = etree.SubElement(root, "name")
+    name.text = object_name
+    return to_text(root)
+
+
+def strip_our_metadata(domain: etree._Element) -> None:
+    """Take every element of virtsnap's out of a definition's metadata."""
+    metadata = domain.find("metadata")
+    if metadata is None:
+        return
+    for child in list(metadata):
+        if isinstance(child.tag, str) and (etree.QName(child).namespace or "").startswith(OUR_NAMESPACES):
+            metadata.remove(child)
+    if len(metadata) == 0:
+        domain.remove(metadata)
+
+
+def to_text(root: etree._Element) -> str:
+    """Write a tree as the text that libvirt is given."""
+    return etree.tostring(root, encoding="unicode")

@@ -1,0 +1,100 @@
+"""A saved definition and the files of a new line become the XML that libvirt is given.
+
+Every document is built or changed as a tree; no outside text is ever pasted
+into XML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lxml import etree
+
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.errors import UnsupportedError
+from virtsnap.snapshots.catalog import strip_our_metadata, to_text
+
+
+def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
+    """Give a `<domain>` whose disks are these files (target → path of a qcow2) and nothing else changed.
+
+    The definition inside a memory image names the disks of *before* the
+    snapshot: restored unchanged, the guest would write into them.
+    `<backingStore>` goes: libvirt takes it as the whole truth about a chain,
+    and the saved `<backingStore/>` would open the new overlay without its
+    base. RAM comes back right then, and the disk reads zeros (seen on 9.0).
+    """
+    root = parse_xml(xml)
+    strip_our_metadata(root)
+    missing = dict(overlays)
+    for disk in root.iterfind("devices/disk"):
+        target = disk.find("target")
+        path = missing.pop(target.get("dev", ""), None) if target is not None else None
+        if path is None:
+            continue
+        source, driver = disk.find("source"), disk.find("driver")
+        if source is None:
+            source = etree.SubElement(disk, "source")
+        source.set("file", path)
+        if "index" in source.attrib:
+            del source.attrib["index"]
+        if driver is None:
+            driver = etree.SubElement(disk, "driver", {"name": "qemu"})
+        driver.set("type", "qcow2")
+        for tag in ("backingStore", "mirror"):
+            for element in disk.findall(tag):
+                disk.remove(element)
+    if missing:
+        raise UnsupportedError(f"the saved definition has no disk {', '.join(sorted(missing))}")
+    return to_text(root)
+
+
+def with_metadata(xml: str, element: etree._Element) -> str:
+    """Give a `<domain>` with one more metadata element."""
+    root = parse_xml(xml)
+    metadata = root.find("metadata")
+    if metadata is None:
+        metadata = etree.SubElement(root, "metadata")
+    metadata.append(element)
+    return to_text(root)
+
+
+def definitions_in_snapshot(xml: str) -> tuple[str, str | None]:
+    """Give the `<domain>` of a snapshot object, and its `<inactiveDomain>` as a `<domain>` where there is one.
+
+    libvirt keeps the second for a running persistent domain: its definition for the next boot.
+    """
+    root = parse_xml(xml)
+    live = root.find("domain")
+    if live is None:
+        raise UnsupportedError("libvirt kept no definition in the snapshot")
+    inactive = root.find("inactiveDomain")
+    if inactive is not None:
+        inactive.tag = "domain"
+    return to_text(live), None if inactive is None else to_text(inactive)
+
+
+def snapshot_request(
+    *, object_name: str, description: str | None, memory_path: str | None,
+    overlays: Mapping[str, str], left_out: Sequence[str],
+) -> str:
+    """Write the `<domainsnapshot>` that asks libvirt for an external snapshot.
+
+    Every disk is named: one left out would get libvirt's default, an overlay beside the disk.
+    """
+    root = etree.Element("domainsnapshot")
+    etree.SubElement(root, "name").text = object_name
+    if description:
+        etree.SubElement(root, "description").text = description
+    if memory_path is None:
+        etree.SubElement(root, "memory", {"snapshot": "no"})
+    else:
+        etree.SubElement(root, "memory", {"snapshot": "external", "file": memory_path})
+    disks = etree.SubElement(root, "disks")
+    for target, path in overlays.items():
+        disk = etree.SubElement(disks, "disk", {"name": target, "snapshot": "external", "type": "file"})
+        etree.SubElement(disk, "driver", {"type": "qcow2"})
+        etree.SubElement(disk, "source", {"file": path})
+    for target in left_out:
+        etree.SubElement(disks, "disk", {"name": target, "snapshot": "no"})
+    return to_text(root)

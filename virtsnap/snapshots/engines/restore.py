@@ -1,0 +1,47 @@
+"""Revert by restoring the memory image with changed XML over fresh overlays; any version of libvirt.
+
+libvirt < 9.9 has no revert for external snapshots. What it has is
+virDomainRestoreFlags with a definition of the caller's, which may name other
+disk files than the image does.
+"""
+
+from __future__ import annotations
+
+from virtsnap.snapshots.definition import on_new_overlays
+from virtsnap.snapshots.engines import Revert
+from virtsnap.snapshots.steps import DefineDomain, MakeOverlay, RestoreMemory, StartGuest, Step, StopGuest
+
+
+class RestoreEngine:
+    """See the module."""
+
+    name = "restore"
+
+    def prepare(self, revert: Revert) -> tuple[Step, ...]:
+        """Plan an overlay for each disk over the file that was the disk at the save."""
+        paths, owners = dict(revert.overlays), dict(revert.owner_like)
+        return tuple(
+            MakeOverlay(
+                path=paths[disk.target], backing_path=disk.frozen.path, backing_format=disk.frozen.format,
+                virtual_bytes=disk.frozen.virtual_bytes, owner_like=owners.get(disk.target),
+            )
+            for disk in revert.facts.disks
+        )
+
+    def switch(self, revert: Revert) -> tuple[Step, ...]:
+        """Plan stop, restore (or boot) paused, and the persistent definition.
+
+        The definition comes after the restore: until then a failure finds the old one in place. An
+        offline snapshot is booted from the persistent definition, which then has to come first.
+        """
+        overlays = dict(revert.overlays)
+        stop: tuple[Step, ...] = (StopGuest(),) if revert.is_active else ()
+        define = DefineDomain(
+            xml=on_new_overlays(revert.persistent_xml, overlays), previous_xml=revert.previous_persistent_xml
+        )
+        if revert.facts.memory is None or revert.saved_xml is None:
+            return (*stop, define, StartGuest()) if revert.start else (*stop, define)
+        restore = RestoreMemory(
+            memory_path=revert.facts.memory.path, xml=on_new_overlays(revert.saved_xml, overlays)
+        )
+        return (*stop, restore, define)

@@ -1,0 +1,42 @@
+"""A domain's UUID and an operation's id become the folder and the file names of a snapshot.
+
+Files are named by ids of ours, never by what a user called a domain or a
+snapshot, so that no name can lead out of the folder.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import PurePosixPath
+
+_OUR_FILE = re.compile(r"[0-9a-f]{8}(-[A-Za-z0-9_.]+\.qcow2|\.mem)\Z")
+
+
+def new_token() -> str:
+    """Make the id of a snapshot or of a line: 8 hex digits."""
+    return secrets.token_hex(4)
+
+
+def folder_in(directory: str, uuid: str) -> str:
+    """Give the folder for a domain's files in `directory`; a file in such a folder stays in it."""
+    own = f"virtsnap-{uuid}"
+    place = PurePosixPath(directory)
+    return str(place if place.name == own else place / own)
+
+
+def overlay_path(folder: str, token: str, target: str) -> str:
+    """Name an overlay. libvirt allows only letters and digits in a disk's target."""
+    safe = re.sub(r"[^A-Za-z0-9_.]", "_", target)
+    return str(PurePosixPath(folder) / f"{token}-{safe}.qcow2")
+
+
+def memory_path(folder: str, token: str) -> str:
+    """Name a memory image."""
+    return str(PurePosixPath(folder) / f"{token}.mem")
+
+
+def is_ours(path: str, uuid: str) -> bool:
+    """Say whether virtsnap made a file for this domain: only such files are ever removed."""
+    place = PurePosixPath(path)
+    return place.parent.name == f"virtsnap-{uuid}" and _OUR_FILE.match(place.name) is not None

@@ -1,0 +1,269 @@
+"""A request and what was seen of a domain become a plan: pure, printed by --dry-run, tested without a host.
+
+Each `plan_*` refuses (UnsupportedError, NoSuchSnapshotError) what cannot be
+done at all; whether the files are fit is looked at by
+`virtsnap.snapshots.preflight`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from virtsnap.domain_xml.live import Disk, parse_xml, state_outside_the_disks, writable_passthrough_drives
+from virtsnap.errors import UnsupportedError
+from virtsnap.host.files import Layer
+from virtsnap.snapshots import places
+from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, Snapshot
+from virtsnap.snapshots.definition import definitions_in_snapshot, snapshot_request
+from virtsnap.snapshots.engines import Engine, Revert
+from virtsnap.snapshots.names import encode_name, is_temporary, temporary_name
+from virtsnap.snapshots.steps import (
+    ForgetObjects,
+    KeptObject,
+    MakeCurrent,
+    MakeFolder,
+    MakePersistent,
+    MakeTransient,
+    Plan,
+    RecordFacts,
+    RemoveFiles,
+    RenameObject,
+    ResumeGuest,
+    Step,
+    TakeSnapshot,
+)
+from virtsnap.snapshots.view import View
+
+Final = Literal["running", "paused", "as-saved"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveRequest:
+    """Save `name`. `directory` None is beside the first writable disk; `token` is a fresh id."""
+
+    name: str
+    directory: str | None
+    description: str | None
+    token: str
+    now_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadRequest:
+    """Load `name` and leave the guest as `final` says; `token` is a fresh id."""
+
+    name: str
+    final: Final
+    keep_newer: bool
+    token: str
+
+
+# Save
+
+
+def plan_save(request: SaveRequest, view: View) -> Plan:
+    """Plan a save, which replaces a snapshot of the same name once the new one is complete.
+
+    On failure: UsageError for the name, UnsupportedError for a domain that cannot be saved.
+    """
+    encoded = encode_name(request.name)
+    require_saveable(view)
+    old = view.catalog.get(request.name)
+    folder = folder_for(view, request.directory)
+    overlays = tuple(
+        (disk.target, places.overlay_path(folder, request.token, disk.target)) for disk in view.writable_disks
+    )
+    memory = places.memory_path(folder, request.token) if view.is_active else None
+    object_name = encoded if old is None else temporary_name(request.token)
+    facts = Facts(
+        id=request.token, name=request.name, state=view.state, created_ns=request.now_ns, folder=folder,
+        memory=None if memory is None else SavedMemory(path=memory, size_bytes=0, mtime_ns=0),
+        disks=tuple(
+            SavedDisk(target=disk.target, overlay_path=dict(overlays)[disk.target], layers=_layers_of(disk, view))
+            for disk in view.writable_disks
+        ),
+    )
+    steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
+    steps += [
+        MakeFolder(path=folder),
+        TakeSnapshot(
+            object_name=object_name,
+            xml=snapshot_request(
+                object_name=object_name, description=request.description, memory_path=memory,
+                overlays=dict(overlays),
+                left_out=[disk.target for disk in view.disks if not disk.is_writable],
+            ),
+            memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
+        ),
+        RecordFacts(object_name=object_name, facts=facts),
+    ]
+    afterwards: list[Step] = []
+    if old is not None:
+        steps += [_forget(view, (old,)), RenameObject(object_name=object_name, new_name=encoded)]
+        kept = tuple(snapshot for snapshot in view.catalog.snapshots if snapshot is not old)
+        line = view.files_of_the_line()  # the new snapshot's frozen chain is today's line
+        afterwards += _remove(view, view.unneeded(gone=(old,), kept=kept, line=line))
+    if not view.is_persistent:
+        afterwards.append(MakeTransient())
+    return Plan(op="save", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
+
+
+def _layers_of(disk: Disk, view: View) -> tuple[Layer, ...]:
+    """Name the layers; their sizes and times are looked up once the disk is frozen."""
+    assert disk.path is not None
+    return tuple(
+        Layer(path=path, format=disk.format or "raw", size_bytes=0, mtime_ns=0, virtual_bytes=0)
+        for path in view.chains.get(disk.path, (disk.path,))
+    )
+
+
+def require_saveable(view: View) -> None:
+    """Raise UnsupportedError, naming all that stands in the way of a save."""
+    obstacles = [obstacle for disk in view.writable_disks if (obstacle := _obstacle(disk, view))]
+    obstacles += _passthrough(view)
+    if not view.is_active:
+        obstacles += [
+            f"it is shut off, and {kept} would not be kept without its memory"
+            for kept in state_outside_the_disks(parse_xml(view.persistent_xml))
+        ]
+        if not view.writable_disks:
+            obstacles.append("it is shut off and has no writable disk, so there is nothing to keep")
+    if obstacles:
+        raise UnsupportedError(f"{view.name} cannot be saved: " + "; ".join(obstacles))
+
+
+def _passthrough(view: View) -> list[str]:
+    return [
+        f"`{words}` in <qemu:commandline> is a writable disk that libvirt does not know"
+        for words in writable_passthrough_drives(parse_xml(view.live_xml))
+    ]
+
+
+def _obstacle(disk: Disk, view: View) -> str | None:
+    """Say why a writable disk cannot go into an external snapshot, or None."""
+    rows: tuple[tuple[bool, str], ...] = (
+        (disk.source_type != "file", f"is of type {disk.source_type}, and only files can be kept"),
+        (disk.path is None, "has no file"),
+        (disk.device != "disk", f"is a {disk.device} device"),
+        (disk.format not in (None, "raw", "qcow2"), f"has the format {disk.format}; raw and qcow2 can be kept"),
+        (disk.is_shareable, "is shared with other domains"),
+        (disk.is_transient, "is marked <transient/>"),
+        (disk.has_block_job, "has an active block job"),
+        (disk.path is not None and disk.path not in view.chains, f"has a chain that is not whole ({disk.path})"),
+    )
+    return next((f"disk {disk.target} {reason}" for applies, reason in rows if applies), None)
+
+
+def folder_for(view: View, directory: str | None) -> str:
+    """Choose the folder of a domain's files: in `directory`, else beside the first writable disk."""
+    if directory is None:
+        if not view.writable_disks:
+            raise UnsupportedError(f"{view.name} has no writable disk to put its snapshots beside",
+                                   hint="choose a place with --dir")
+        path = view.writable_disks[0].path
+        assert path is not None
+        directory = str(PurePosixPath(path).parent)
+    return places.folder_in(directory, view.uuid)
+
+
+# Load
+
+
+def plan_load(request: LoadRequest, view: View, *, saved_xml: str | None, engine: Engine) -> Plan:
+    """Plan a load. `saved_xml` is the definition inside the memory image, None for an offline snapshot.
+
+    On failure: NoSuchSnapshotError; UnsupportedError for a snapshot that is not virtsnap's.
+    """
+    snapshot = view.catalog.find(request.name)
+    facts = snapshot.require_facts()
+    obstacles = _passthrough(view)
+    if obstacles:
+        raise UnsupportedError(f"{view.name} cannot be loaded: " + "; ".join(obstacles))
+    folder = places.folder_in(facts.folder, view.uuid)
+    in_snapshot, for_next_boot = definitions_in_snapshot(snapshot.xml)
+    overlays = tuple(
+        (disk.target, places.overlay_path(folder, request.token, disk.target)) for disk in facts.disks
+    )
+    running_on = {disk.target: disk.path for disk in view.writable_disks if disk.path}
+    revert = Revert(
+        facts=facts, is_active=view.is_active, saved_xml=saved_xml,
+        persistent_xml=for_next_boot or in_snapshot, previous_persistent_xml=view.persistent_xml,
+        overlays=overlays,
+        # Where libvirt does not set owners itself (dynamic_ownership = 0), QEMU opens what it could open before.
+        owner_like=tuple(running_on.items()),
+        start=request.final != "as-saved",
+    )
+    steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
+    steps += [MakeFolder(path=folder), *engine.prepare(revert), *engine.switch(revert)]
+    previous = next((other for other in view.catalog.snapshots if other.is_current), None)
+    if previous is None or previous.object_name != snapshot.object_name:
+        steps.append(MakeCurrent(
+            object_name=snapshot.object_name, previous=None if previous is None else previous.object_name
+        ))
+    if _runs_after(request.final, facts):
+        steps.append(ResumeGuest())
+    gone = () if request.keep_newer else view.catalog.descendants(snapshot)
+    kept = tuple(other for other in view.catalog.snapshots if other not in gone)
+    # Nothing needs the overlays of the line that is left, unless a snapshot that stays stands on them.
+    abandoned = view.files_of_the_line() or frozenset()
+    afterwards: list[Step] = [_forget(view, gone)] if gone else []
+    afterwards += _remove(view, view.unneeded(
+        gone=gone, kept=kept, line=frozenset(facts.files), abandoned=abandoned
+    ))
+    if not view.is_persistent and (facts.memory is not None or revert.start):
+        afterwards.append(MakeTransient())
+    return Plan(op="load", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
+
+
+def _runs_after(final: Final, facts: Facts) -> bool:
+    return final == "running" or (final == "as-saved" and facts.state == "running")
+
+
+# Remove
+
+
+def plan_remove(name: str, view: View) -> Plan:
+    """Plan the removal of one snapshot; its children stay loadable.
+
+    Layers that a snapshot that stays, or the domain, still stands on are kept.
+    On failure: NoSuchSnapshotError; UnsupportedError for an internal snapshot.
+    """
+    snapshot = view.catalog.find(name)
+    if snapshot.is_internal:
+        raise UnsupportedError(f"snapshot {name!r} is an internal one: its state is inside the disk",
+                               hint="`virsh snapshot-delete` removes it")
+    kept = tuple(other for other in view.catalog.snapshots if other is not snapshot)
+    unneeded = view.unneeded(gone=(snapshot,), kept=kept, line=view.files_of_the_line())
+    return Plan(
+        op="rm", domain=view.name, name=name, steps=(_forget(view, (snapshot,)),),
+        afterwards=_remove(view, unneeded),
+    )
+
+
+def _forget(view: View, gone: tuple[Snapshot, ...]) -> ForgetObjects:
+    names = {snapshot.object_name for snapshot in gone}
+    return ForgetObjects(
+        objects=tuple(_kept(snapshot) for snapshot in gone),
+        orphans=tuple(
+            _kept(other) for other in view.catalog.snapshots
+            if other.parent in names and other.object_name not in names
+        ),
+    )
+
+
+def _kept(snapshot: Snapshot) -> KeptObject:
+    return KeptObject(object_name=snapshot.object_name, xml=snapshot.xml, is_current=snapshot.is_current)
+
+
+def _remove(view: View, paths: tuple[str, ...]) -> tuple[Step, ...]:
+    if not paths:
+        return ()
+    folders = tuple(sorted({str(PurePosixPath(path).parent) for path in paths}))
+    return (RemoveFiles(paths=paths, folders=folders),)
+
+
+def leftovers(view: View) -> tuple[Snapshot, ...]:
+    """Give saves that were to replace another and were cut off before they had its name."""
+    return tuple(snapshot for snapshot in view.catalog.snapshots if is_temporary(snapshot.object_name))

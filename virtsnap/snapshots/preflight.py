@@ -1,0 +1,68 @@
+"""The files of a snapshot become a verdict before the running guest is stopped.
+
+Looked at: presence, headers, sizes, times and chains; never the contents of
+RAM or disks. A snapshot that is visibly damaged leaves the guest running.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from virtsnap.domain_xml.live import parse_xml, referenced_files
+from virtsnap.errors import HypervisorError, VirtsnapError
+from virtsnap.host.files import file_facts, read_chain, require_writable
+from virtsnap.host.memory_image import memory_image_problem
+from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory
+
+
+def require_loadable(facts: Facts) -> None:
+    """Raise HypervisorError that names everything visibly wrong with the files of a snapshot."""
+    problems = [] if facts.memory is None else _memory_problems(facts.memory)
+    for disk in facts.disks:
+        problems += _disk_problems(disk)
+    try:
+        require_writable(facts.folder)
+    except VirtsnapError as exc:
+        problems.append(exc.message)
+    if problems:
+        raise HypervisorError(f"snapshot {facts.name!r} cannot be loaded: " + "; ".join(problems),
+                              hint="the guest was not touched")
+
+
+def require_files_of(domain_xml: str) -> None:
+    """Raise HypervisorError that names the files a start of this definition would not find."""
+    missing = [path for path in referenced_files(parse_xml(domain_xml)) if not Path(path).exists()]
+    if missing:
+        raise HypervisorError(f"the definition names what is not there: {', '.join(missing)}",
+                              hint="the guest was not touched")
+
+
+def _memory_problems(memory: SavedMemory) -> list[str]:
+    try:
+        found = file_facts(memory.path)
+        if found is None:
+            return [f"its memory file {memory.path} is missing"]
+        if found.size_bytes != memory.size_bytes:
+            return [f"its memory file {memory.path} has {found.size_bytes} bytes, not {memory.size_bytes}"]
+        if found.mtime_ns != memory.mtime_ns:
+            return [f"its memory file {memory.path} was written to after the save"]
+        problem = memory_image_problem(Path(memory.path))
+    except VirtsnapError as exc:
+        return [exc.message]
+    except OSError as exc:
+        return [f"{memory.path}: {exc.strerror}"]
+    return [f"its memory file {memory.path} {problem}"] if problem else []
+
+
+def _disk_problems(disk: SavedDisk) -> list[str]:
+    try:
+        found = read_chain(disk.frozen.path, disk.frozen.format)
+    except VirtsnapError as exc:
+        return [f"disk {disk.target}: {exc.message}"]
+    if [layer.path for layer in found] != [layer.path for layer in disk.layers]:
+        return [f"disk {disk.target}: its chain is not the one of the save"]
+    return [
+        f"disk {disk.target}: {now.path} was changed after the save"
+        for now, then in zip(found, disk.layers, strict=True)
+        if (now.size_bytes, now.mtime_ns) != (then.size_bytes, then.mtime_ns)
+    ]

@@ -1,0 +1,255 @@
+"""The steps that plans are made of: values that say what will be done, and hold what undoing it takes.
+
+A step does nothing by itself (`virtsnap.snapshots.run` performs and undoes
+it). It carries whatever its undo needs that cannot be read off the host
+afterwards, so that a list of steps and the number of those begun is all that
+anyone needs to take an operation back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from virtsnap.snapshots.catalog import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Base of all steps. `phase` is the word under which its seconds are reported."""
+
+    phase: ClassVar[str] = ""
+
+    def describe(self) -> str:
+        """Say in one line what the step does."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptObject:
+    """A snapshot object as it was, for putting it back."""
+
+    object_name: str
+    xml: str
+    is_current: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeFolder(Step):
+    """Make the folder of a domain's files. Undo: remove it if nothing is in it."""
+
+    phase = "prepare"
+    path: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"make the folder {self.path} unless it is there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakePersistent(Step):
+    """Give a transient domain a persistent definition. Undo: take it away, while the guest runs."""
+
+    phase = "prepare"
+
+    def describe(self) -> str:
+        """See Step."""
+        return "make the transient domain persistent for the length of this operation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeOverlay(Step):
+    """Make an empty overlay. Undo: remove it. `owner_like` is a file whose owner it gets."""
+
+    phase = "prepare"
+    path: str
+    backing_path: str
+    backing_format: str
+    virtual_bytes: int
+    owner_like: str | None
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"make the overlay {self.path} over {self.backing_path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeSnapshot(Step):
+    """Have libvirt take an external snapshot.
+
+    Undo: drop the object, put the disks back on the files under the overlays
+    (`previous_xml` is the definition of a shut-off domain; a running guest's
+    overlays are committed), remove the new files.
+    """
+
+    phase = "save"
+    object_name: str
+    xml: str
+    memory_path: str | None
+    overlays: tuple[tuple[str, str], ...]
+    is_active: bool
+    previous_xml: str
+
+    def describe(self) -> str:
+        """See Step."""
+        disks = ", ".join(f"{target} → {path}" for target, path in self.overlays) or "no disk"
+        memory = "no memory" if self.memory_path is None else f"memory → {self.memory_path}"
+        return f"take the snapshot {self.object_name}: {memory}; {disks}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordFacts(Step):
+    """Write the facts into the new snapshot object; sizes and times are looked up then. No undo."""
+
+    phase = "record"
+    object_name: str
+    facts: Facts
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"record the facts of {self.facts.name!r} in the snapshot object"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetObjects(Step):
+    """Drop snapshot objects, their files untouched. Undo: put them back. Parents come first in `objects`."""
+
+    phase = "forget"
+    objects: tuple[KeptObject, ...]
+    # Those whose parent libvirt changes when an object goes
+    orphans: tuple[KeptObject, ...] = ()
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"forget the snapshot object{'s' if len(self.objects) > 1 else ''} " + ", ".join(
+            kept.object_name for kept in self.objects
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenameObject(Step):
+    """Put a snapshot object under another name and make it current. Undo: back under the old one."""
+
+    phase = "replace"
+    object_name: str
+    new_name: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"rename the snapshot object {self.object_name} to {self.new_name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopGuest(Step):
+    """End the QEMU process: the point of no return of a load. No undo."""
+
+    phase = "stop"
+
+    def describe(self) -> str:
+        """See Step."""
+        return "stop the guest (the point of no return)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreMemory(Step):
+    """Start a paused guest from a memory image. Undo: end it."""
+
+    phase = "restore"
+    memory_path: str
+    xml: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"restore {self.memory_path} on the new overlays, paused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefineDomain(Step):
+    """Replace the persistent definition. Undo: put the previous one back."""
+
+    phase = "define"
+    xml: str
+    previous_xml: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return "let the persistent definition follow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartGuest(Step):
+    """Boot a shut-off domain, stopped at reset. Undo: end it."""
+
+    phase = "restore"
+
+    def describe(self) -> str:
+        """See Step."""
+        return "start the guest, stopped at reset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeCurrent(Step):
+    """Make a snapshot the current one, so that the next save becomes its child. Undo: the previous one."""
+
+    phase = "define"
+    object_name: str
+    previous: str | None
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"make {self.object_name} the current snapshot"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeGuest(Step):
+    """Let the paused guest run. No undo: it is the last step that can fail an operation."""
+
+    phase = "resume"
+
+    def describe(self) -> str:
+        """See Step."""
+        return "let the guest run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveFiles(Step):
+    """Remove files that nothing refers to any more, and the folder if that empties it. No undo."""
+
+    phase = "forget"
+    paths: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Step."""
+        return "remove " + ", ".join(self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeTransient(Step):
+    """Take the persistent definition of a running domain away again. No undo."""
+
+    phase = "forget"
+
+    def describe(self) -> str:
+        """See Step."""
+        return "make the domain transient again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an operation will do.
+
+    `steps` happen all or not at all, but for a load's point of no return;
+    `afterwards` tidies up when all of them are done: what fails there is a
+    warning, and stops the rest of it.
+    """
+
+    op: str
+    domain: str
+    name: str
+    steps: tuple[Step, ...]
+    afterwards: tuple[Step, ...] = ()
+
+    def describe(self) -> tuple[str, ...]:
+        """Give one line for each step."""
+        return tuple(step.describe() for step in (*self.steps, *self.afterwards))

@@ -1,0 +1,81 @@
+"""What was seen of a domain before an operation is planned: values only, so that plans are pure.
+
+`virtsnap.snapshots.observe` fills it on a host; tests write it by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from virtsnap.domain_xml.live import Disk
+from virtsnap.snapshots.catalog import Catalog, Snapshot
+from virtsnap.snapshots.places import is_ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A domain, its snapshots, and the chains of files under both.
+
+    `chains` gives for the path of a disk all files of its chain, itself first;
+    a path whose chain could not be followed is not in it.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    is_active: bool
+    is_persistent: bool
+    live_xml: str = field(repr=False)
+    persistent_xml: str = field(repr=False)
+    disks: tuple[Disk, ...]
+    persistent_disks: tuple[Disk, ...]
+    catalog: Catalog
+    chains: Mapping[str, tuple[str, ...]]
+
+    @property
+    def writable_disks(self) -> tuple[Disk, ...]:
+        """Give the disks that a snapshot holds."""
+        return tuple(disk for disk in self.disks if disk.is_writable)
+
+    def files_of_the_line(self) -> frozenset[str] | None:
+        """Name the files under the disks of both definitions; None where a chain could not be followed."""
+        tops = {disk.path for disk in (*self.disks, *self.persistent_disks) if disk.is_writable and disk.path}
+        return self._under(tops)
+
+    def files_of(self, snapshot: Snapshot) -> frozenset[str] | None:
+        """Name the files that a snapshot needs; None where that cannot be known."""
+        if snapshot.facts is not None:
+            return frozenset(snapshot.facts.files)
+        under = self._under(set(snapshot.frozen_paths))
+        if under is None:
+            return None
+        return under | ({snapshot.memory_path} if snapshot.memory_path else set())
+
+    def _under(self, tops: set[str]) -> frozenset[str] | None:
+        if any(top not in self.chains for top in tops):
+            return None
+        return frozenset(path for top in tops for path in self.chains[top])
+
+    def unneeded(
+        self, *, gone: tuple[Snapshot, ...], kept: tuple[Snapshot, ...], line: frozenset[str] | None,
+        abandoned: frozenset[str] = frozenset(),
+    ) -> tuple[str, ...]:
+        """Name the files of ours that nothing needs once `gone` is gone and the domain runs on `line`.
+
+        A file that anything may still stand on is kept: where what `kept` or the line needs cannot be
+        known, only the memory images of `gone` go.
+        """
+        candidates = set(abandoned)
+        for snapshot in gone:
+            candidates |= self.files_of(snapshot) or set()
+            candidates |= set(snapshot.overlay_paths)
+        memory = {snapshot.memory_path for snapshot in gone if snapshot.memory_path}
+        needed: set[str] = set()
+        for used in (line, *(self.files_of(snapshot) for snapshot in kept)):
+            if used is None:
+                candidates &= memory
+            else:
+                needed |= used
+        candidates |= memory
+        return tuple(sorted(path for path in candidates - needed if is_ours(path, self.uuid)))
