@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from virtsnap.cli.answer import answer, print_json
+from virtsnap.cli.command_source import CommandLineCommand, read_one
 from virtsnap.cli.main import Settings
 from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.api import SnapshotHost, connect
@@ -181,24 +182,30 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=CommandLineCommand)
 @click.option("--name", metavar="NAME", help="What the domain is called; default: as the command line says.")
-@click.argument("source", nargs=-1, required=True, type=click.UNPROCESSED, metavar="(FILE | - | -- ARGV...)")
+@click.option("--pid", type=click.IntRange(min=1), help="Read the command line of this running QEMU.")
+@click.argument("files", nargs=-1, metavar="[FILE | -]")
 @click.pass_obj
-def create(settings: Settings, name: str | None, source: tuple[str, ...]) -> None:
-    """Convert a QEMU command line, define the domain and start it."""
-    from virtsnap.cli.convert_verbs import read_command_line
-    from virtsnap.convert import convert_command_line
+def create(settings: Settings, name: str | None, pid: int | None, files: tuple[str, ...]) -> None:
+    """Convert a QEMU command line, define the domain and start it.
+
+    FILE holds the command line in shell syntax; `-` is standard input; or give the words themselves after `--`.
+    """
+    # The converter's tables are loaded for this verb alone.
+    from virtsnap.cli.convert_verbs import convert_source, tell
     from virtsnap.domain_xml.live import parse_xml
 
     _refuse_readonly(settings)
-    argv = read_command_line(source)
+    source = read_one(files, pid)
     with _connect(settings) as host:
-        conversion = convert_command_line(argv, name=name, for_libvirt=host.libvirt_version)
+        conversion = convert_source(source, name=name, target=host.libvirt_version)
         called = parse_xml(conversion.xml).findtext("name") or ""
         domain = host.create(conversion.xml, name=called)
         state = domain.state()
     if settings.json:
-        print_json(answer("create", domain=domain.name, state=state, uuid=domain.uuid))
+        print_json(answer("create", domain=domain.name, uuid=domain.uuid, state=state, report=conversion.report))
         return
     click.echo(f"created {domain.name}: {state}")
+    if not settings.quiet:
+        tell(conversion, None)
