@@ -31,8 +31,9 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
     element = build_device(draft, word, row, holes)
     if backend is not None:
         backend.land(element)
-        if egd:
-            put_chardev(draft, element.find("backend") or element, backend)
+        inner = element.find("backend")
+        if egd and inner is not None:
+            put_chardev(draft, inner, backend)
 
 
 ROWS = (
