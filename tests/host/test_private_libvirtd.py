@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -90,9 +89,9 @@ def test_missing_libvirtd_is_an_error_that_says_what_to_do(monkeypatch: pytest.M
         PrivateLibvirtd().start()
 
 
-def test_folder_of_a_killed_run_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    abandoned = tmp_path / "virtsnap-host-abandoned"
+def test_folder_of_a_killed_run_is_removed_by_the_next() -> None:
+    with PrivateLibvirtd() as host:
+        abandoned = host.folder.with_name(f"{host.folder.name}-abandoned")
     abandoned.mkdir()
     (abandoned / "owner").touch()
     with PrivateLibvirtd() as host, PrivateLibvirtd() as other:
