@@ -1,4 +1,4 @@
-"""The verbs create, save, load, list and rm: parse, call, print."""
+"""The verbs save, load, list and rm: parse, call, print."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ from virtsnap.snapshots.steps import Plan
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, step by step, and do nothing.")
 
 
-def _connect(settings: Settings) -> SnapshotHost:
+def connect_host(settings: Settings) -> SnapshotHost:
+    """Connect as the global options say."""
     return connect(settings.uri, readonly=settings.readonly)
 
 
-def _refuse_readonly(settings: Settings) -> None:
+def refuse_readonly(settings: Settings) -> None:
+    """Raise UnsupportedError where the connection may not change anything."""
     if settings.readonly:
         raise UnsupportedError("a read-only connection cannot change anything", hint="leave --readonly out")
 
@@ -70,9 +72,9 @@ def save(
 
     A snapshot that has the name is replaced, and stays until the new one is complete.
     """
-    _refuse_readonly(settings)
+    refuse_readonly(settings)
     place = None if directory is None else str(directory.absolute())
-    with _connect(settings) as host:
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
             _print_plan(domain.plan_save(name, directory=place), settings)
@@ -100,11 +102,11 @@ def load(
 
     What was saved after NAME on its line is forgotten with its files once the guest runs.
     """
-    _refuse_readonly(settings)
+    refuse_readonly(settings)
     if paused and as_saved:
         raise click.UsageError("--paused and --as-saved exclude each other")
     final: Final = "paused" if paused else "as-saved" if as_saved else "running"
-    with _connect(settings) as host:
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
             _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer), settings)
@@ -124,8 +126,8 @@ def load(
 @click.pass_obj
 def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
     """Remove the snapshot NAME of VM; all others can still be loaded."""
-    _refuse_readonly(settings)
-    with _connect(settings) as host:
+    refuse_readonly(settings)
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
             _print_plan(domain.plan_remove(name), settings)
@@ -140,7 +142,7 @@ def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
 @click.pass_obj
 def list_(settings: Settings, vm: str) -> None:
     """List the snapshots of VM, oldest first; `*` marks the current one."""
-    with _connect(settings) as host:
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         snapshots, state = domain.snapshots(), domain.state()
     if settings.json:
@@ -179,26 +181,3 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
         "bytes": {"memory": facts.memory.size_bytes} if facts is not None and facts.memory is not None else {},
         "facts": None if facts is None else json.loads(json.dumps(asdict(facts))),
     }
-
-
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--name", metavar="NAME", help="What the domain is called; default: as the command line says.")
-@click.argument("source", nargs=-1, required=True, type=click.UNPROCESSED, metavar="(FILE | - | -- ARGV...)")
-@click.pass_obj
-def create(settings: Settings, name: str | None, source: tuple[str, ...]) -> None:
-    """Convert a QEMU command line, define the domain and start it."""
-    from virtsnap.cli.convert_verbs import read_command_line
-    from virtsnap.convert import convert_command_line
-    from virtsnap.domain_xml.live import parse_xml
-
-    _refuse_readonly(settings)
-    argv = read_command_line(source)
-    with _connect(settings) as host:
-        conversion = convert_command_line(argv, name=name, for_libvirt=host.libvirt_version)
-        called = parse_xml(conversion.xml).findtext("name") or ""
-        domain = host.create(conversion.xml, name=called)
-        state = domain.state()
-    if settings.json:
-        print_json(answer("create", domain=domain.name, state=state, uuid=domain.uuid))
-        return
-    click.echo(f"created {domain.name}: {state}")

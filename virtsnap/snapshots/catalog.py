@@ -232,15 +232,15 @@ def facts_from_element(element: etree._Element) -> Facts:
 
     On failure: UnsupportedError for a newer format, KeyError or ValueError for a damaged record.
     """
-    number = int(element.attrib["format"])
+    number = int(_text(element, "format"))
     if number > FORMAT:
         raise UnsupportedError(f"its record has format {number}, and this virtsnap knows up to {FORMAT}",
                                hint="use the newer virtsnap that made it")
     memory = element.find(f"{{{SNAPSHOT_NS}}}memory")
     disks = tuple(
         SavedDisk(
-            target=disk.attrib["target"],
-            overlay_path=disk.attrib["overlay"],
+            target=_text(disk, "target"),
+            overlay_path=_text(disk, "overlay"),
             layers=tuple(_layer(layer) for layer in disk.iterfind(f"{{{SNAPSHOT_NS}}}layer")),
         )
         for disk in element.iterfind(f"{{{SNAPSHOT_NS}}}disk")
@@ -248,11 +248,11 @@ def facts_from_element(element: etree._Element) -> Facts:
     if any(not disk.layers for disk in disks):
         raise ValueError("a disk without a layer")
     return Facts(
-        id=element.attrib["id"], name=decode_name(element.attrib["name"]), state=element.attrib["state"],
-        created_ns=int(element.attrib["created_ns"]), folder=element.attrib["folder"],
+        id=_text(element, "id"), name=decode_name(_text(element, "name")), state=_text(element, "state"),
+        created_ns=int(_text(element, "created_ns")), folder=_text(element, "folder"),
         memory=None if memory is None else SavedMemory(
-            path=memory.attrib["file"], size_bytes=int(memory.attrib["bytes"]),
-            mtime_ns=int(memory.attrib["mtime_ns"]),
+            path=_text(memory, "file"), size_bytes=int(_text(memory, "bytes")),
+            mtime_ns=int(_text(memory, "mtime_ns")),
         ),
         disks=disks,
     )
@@ -260,9 +260,16 @@ def facts_from_element(element: etree._Element) -> Facts:
 
 def _layer(element: etree._Element) -> Layer:
     return Layer(
-        path=element.attrib["file"], format=element.attrib["format"], size_bytes=int(element.attrib["bytes"]),
-        mtime_ns=int(element.attrib["mtime_ns"]), virtual_bytes=int(element.attrib["virtual_bytes"]),
+        path=_text(element, "file"), format=_text(element, "format"), size_bytes=int(_text(element, "bytes")),
+        mtime_ns=int(_text(element, "mtime_ns")), virtual_bytes=int(_text(element, "virtual_bytes")),
     )
+
+
+def _text(element: etree._Element, name: str) -> str:
+    value = element.get(name)
+    if value is None:
+        raise KeyError(name)
+    return value
 
 
 def with_facts(xml: str, facts: Facts) -> str:

@@ -1,0 +1,316 @@
+"""What cannot be done is refused before anything is touched: the guest runs on, and the exit code says why."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from pytest_mock import MockerFixture
+
+import virtsnap
+import virtsnap.host
+from tests.host.guests import GuestFarm, RunningGuest
+from tests.host.test_save_and_load import disk_files, names_in_libvirt, own_files, put, tokens
+from virtsnap.errors import BusyError, HypervisorError, OperationTimeoutError, UnsupportedError
+from virtsnap.host import Domain, Host
+from virtsnap.snapshots.api import SnapshotDomain
+from virtsnap.snapshots.lock import Lock
+
+Vm = tuple[RunningGuest, SnapshotDomain]
+
+
+@pytest.fixture
+def vm(farm: GuestFarm) -> Iterator[Vm]:
+    """A running guest with one disk, and virtsnap's hold on it."""
+    guest = farm.running_guest()
+    guest.console.wait_disk()
+    with virtsnap.connect(farm.uri) as host:
+        yield guest, host.domain(guest.name)
+
+
+def command(uri: str, *words: str) -> tuple[int, str, str]:
+    program = "import sys; from virtsnap.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-c", uri, *words],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def still_runs(guest: RunningGuest, domain_id: int) -> bool:
+    """Say whether the guest's QEMU is the one of before, and the guest answers."""
+    guest.console.check("true")
+    return bool(guest.domain.ID() == domain_id)
+
+
+def test_what_is_missing_has_its_exit_code_and_the_guest_runs_on(vm: Vm, host_uri: str) -> None:
+    guest, domain = vm
+    number = guest.domain.ID()
+    put(guest, "one")
+    assert command(host_uri, "load", guest.name, "nothing")[0] == 4
+    assert command(host_uri, "rm", guest.name, "nothing")[0] == 4
+    assert command(host_uri, "save", "no-such-vm", "s")[0] == 3
+    assert command(host_uri, "load", "no-such-vm", "s")[0] == 3
+    assert command(host_uri, "list", "no-such-vm")[0] == 3
+    assert command(host_uri, "save", guest.name, "x" * 201)[0] == 2
+    assert command(host_uri, "save", guest.name, "")[0] == 2
+    assert command(host_uri, "load", guest.name, "x" * 201)[0] == 2
+    assert still_runs(guest, number)
+    assert own_files(guest) == set()
+    assert domain.snapshots() == ()
+
+
+def test_the_verbs_end_to_end(vm: Vm, host_uri: str) -> None:
+    guest, _ = vm
+    put(guest, "one")
+    code, out, err = command(host_uri, "save", guest.name, "boot/ready #1")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"saved {guest.name} as boot/ready #1: ")
+    code, out, _ = command(host_uri, "list", guest.name)
+    assert code == 0
+    assert "boot/ready #1" in out
+    put(guest, "two")
+    number = guest.domain.ID()
+    code, out, _ = command(host_uri, "load", guest.name, "boot/ready #1", "--dry-run")
+    assert code == 0
+    assert "point of no return" in out
+    assert still_runs(guest, number)
+    code, out, _ = command(host_uri, "--json", "load", guest.name, "boot/ready #1")
+    answer: dict[str, Any] = json.loads(out)
+    assert code == 0
+    assert answer["ok"] is True
+    assert answer["state"] == "running"
+    assert {"stop", "restore"} <= set(answer["phases_s"])
+    assert tokens(guest) == ("one", "one")
+    code, out, _ = command(host_uri, "--json", "list", guest.name)
+    assert [each["name"] for each in json.loads(out)["snapshots"]] == ["boot/ready #1"]
+    assert command(host_uri, "rm", guest.name, "boot/ready #1")[0] == 0
+    code, out, _ = command(host_uri, "--json", "rm", guest.name, "boot/ready #1")
+    assert (code, json.loads(out)["error"]["code"]) == (4, "no-such-snapshot")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "partial", "touched", "base changed", "base missing"])
+def test_a_visibly_damaged_snapshot_leaves_the_guest_running(vm: Vm, host_uri: str, damage: str) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    domain.save_snapshot("s")
+    put(guest, "two")
+    number, files = guest.domain.ID(), disk_files(guest, live=True)
+    memory, = (Path(path) for path in guest.folder.glob("virtsnap-*/*.mem"))
+    if damage == "missing":
+        memory.unlink()
+    elif damage == "truncated":
+        with memory.open("r+b") as stream:
+            stream.truncate(memory.stat().st_size // 2)
+    elif damage == "partial":
+        with memory.open("r+b") as stream:
+            stream.write(b"LibvirtQemudPart")
+    elif damage == "touched":
+        memory.touch()
+    elif damage == "base changed":
+        guest.disks[0].touch()
+    else:
+        guest.disks[0].rename(guest.disks[0].with_suffix(".moved"))
+    code, _, err = command(host_uri, "load", guest.name, "s")
+    assert code == 8, err
+    assert "cannot be loaded" in err
+    assert still_runs(guest, number)
+    assert disk_files(guest, live=True) == files
+    assert tokens(guest) == ("two", "two")
+    assert names_in_libvirt(guest) == {"s"}
+
+
+def test_a_writable_disk_that_only_qemu_knows_is_refused(farm: GuestFarm, host_uri: str) -> None:
+    extra = farm.new_folder(farm.new_name("extra")) / "extra.raw"
+    extra.write_bytes(b"\0" * 1_048_576)
+    name = farm.new_name()
+    folder = farm.new_folder(name)
+    disk = farm.new_disk(folder, "disk0")
+    farm.make_domain(f"""
+      <domain type='{farm.domain_type}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+        <name>{name}</name><memory unit='MiB'>64</memory>
+        <os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+          <target dev='vda' bus='virtio'/></disk></devices>
+        <qemu:commandline><qemu:arg value='-drive'/>
+          <qemu:arg value='file={extra},format=raw,if=none,id=hidden'/></qemu:commandline>
+      </domain>""")
+    code, _, err = command(host_uri, "save", name, "s")
+    assert code == 6
+    assert "id=hidden" in err
+    assert not list(folder.glob("virtsnap-*"))
+
+
+def test_a_save_whose_memory_cannot_be_written_leaves_everything_as_it_was(
+    vm: Vm, mocker: MockerFixture
+) -> None:
+    guest, domain = vm
+    files = disk_files(guest, live=True)
+    # libvirt itself fails: the memory's folder is gone when it comes to write there.
+    mocker.patch("virtsnap.snapshots.plan.places.memory_path", return_value=f"{guest.folder}/gone/s.mem")
+    with pytest.raises(HypervisorError):
+        domain.save_snapshot("s")
+    assert disk_files(guest, live=True) == files == disk_files(guest, live=False)
+    assert not list(guest.folder.glob("virtsnap-*"))
+    assert names_in_libvirt(guest) == set()
+    assert "urn:virtsnap" not in guest.domain.XMLDesc(2)
+    guest.console.check("true")
+
+
+@pytest.mark.parametrize("power", ["running", "shutoff"])
+def test_a_save_that_fails_after_libvirt_took_it_is_taken_back(
+    vm: Vm, mocker: MockerFixture, power: str
+) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    if power == "shutoff":
+        guest.domain.destroy()
+    files = disk_files(guest, live=True)
+    mocker.patch.object(Domain, "redefine_snapshot", side_effect=HypervisorError("injected"))
+    with pytest.raises(HypervisorError, match="injected"):
+        domain.save_snapshot("s")
+    mocker.stopall()
+    assert disk_files(guest, live=True) == files == disk_files(guest, live=False)
+    assert not list(guest.folder.glob("virtsnap-*"))
+    assert names_in_libvirt(guest) == set()
+    if power == "running":
+        assert tokens(guest) == ("one", "one")
+        put(guest, "two")
+    # and the disk is fit for the next save
+    domain.save_snapshot("s")
+    domain.load_snapshot("s")
+
+
+def test_a_replacing_save_that_fails_keeps_the_old_one(vm: Vm, mocker: MockerFixture) -> None:
+    guest, domain = vm
+    put(guest, "old")
+    domain.save_snapshot("s")
+    put(guest, "new")
+    mocker.patch("virtsnap.snapshots.run.renamed", side_effect=HypervisorError("injected"))
+    with pytest.raises(HypervisorError, match="injected"):
+        domain.save_snapshot("s")
+    mocker.stopall()
+    assert [each.object_name for each in domain.snapshots()] == ["s"]
+    assert tokens(guest) == ("new", "new")
+    domain.load_snapshot("s")
+    assert tokens(guest) == ("old", "old")
+
+
+@pytest.mark.parametrize("call", ["restore", "define", "resume"])
+def test_a_load_that_fails_after_the_stop_leaves_the_disks_of_before_bootable(
+    vm: Vm, mocker: MockerFixture, call: str
+) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    domain.save_snapshot("s")
+    put(guest, "two")
+    files, before = disk_files(guest, live=True), own_files(guest)
+    if call == "define":
+        # The second definition is the undo's, which works.
+        real = Host.define
+        calls: list[str] = []
+
+        def fail_first(self: Host, xml: str) -> Domain:
+            calls.append(xml)
+            if len(calls) == 1:
+                raise HypervisorError("injected")
+            return real(self, xml)
+
+        mocker.patch.object(Host, "define", fail_first)
+    else:
+        mocker.patch.object(Host if call == "restore" else Domain, call, side_effect=HypervisorError("injected"))
+    with pytest.raises(HypervisorError, match="shut off now"):
+        domain.load_snapshot("s")
+    mocker.stopall()
+    assert not guest.domain.isActive()
+    assert disk_files(guest, live=False) == files
+    assert own_files(guest) == before
+    guest.domain.create()
+    guest.console.wait_disk(timeout_s=60)
+    assert guest.console.check("cat /mnt/token") == "two"
+    domain.load_snapshot("s")
+    assert tokens(guest) == ("one", "one")
+
+
+def test_a_load_that_fails_before_the_stop_leaves_the_guest_running(vm: Vm, mocker: MockerFixture) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    domain.save_snapshot("s")
+    put(guest, "two")
+    number, before = guest.domain.ID(), own_files(guest)
+    mocker.patch.object(Domain, "destroy", side_effect=HypervisorError("injected"))
+    with pytest.raises(HypervisorError, match="injected"):
+        domain.load_snapshot("s")
+    mocker.stopall()
+    assert still_runs(guest, number)
+    assert own_files(guest) == before
+
+
+def test_a_domain_held_by_another_operation_is_busy(vm: Vm, host_uri: str) -> None:
+    guest, domain = vm
+    with virtsnap.host.connect(host_uri) as host, Lock(host.domain(guest.name), "save"):
+        with pytest.raises(BusyError, match="held by `save` of process"):
+            domain.save_snapshot("s")
+        assert command(host_uri, "save", guest.name, "s")[0] == 9
+    domain.save_snapshot("s")
+
+
+def test_the_lock_of_a_dead_owner_is_broken(vm: Vm, host_uri: str) -> None:
+    guest, domain = vm
+    script = (
+        "import sys; from virtsnap.host import connect; from virtsnap.snapshots.lock import Lock\n"
+        "host = connect(sys.argv[1]); Lock(host.domain(sys.argv[2]), 'load').__enter__()\n"
+        "import os; os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, host_uri, guest.name], check=True)
+    assert "urn:virtsnap:lock" in guest.domain.XMLDesc(2)
+    domain.save_snapshot("s")
+    assert "urn:virtsnap:lock" not in guest.domain.XMLDesc(2)
+
+
+def test_a_save_that_runs_out_of_time_is_cancelled_in_libvirt(farm: GuestFarm, mocker: MockerFixture) -> None:
+    guest = farm.running_guest(memory_mib=768)
+    guest.console.check("dd if=/dev/zero bs=1M count=300 2>/dev/null | tr '\\0' x > /run/much", timeout_s=60)
+    number, files = guest.domain.ID(), disk_files(guest, live=True)
+    abort = mocker.spy(Domain, "abort_job")
+    with virtsnap.connect(farm.uri) as host:
+        domain = host.domain(guest.name)
+        with pytest.raises(OperationTimeoutError, match="was cancelled"):
+            domain.save_snapshot("s", timeout_s=0.3)
+        assert abort.call_count > 0
+        assert still_runs(guest, number)
+        assert disk_files(guest, live=True) == files
+        assert not list(guest.folder.glob("virtsnap-*"))
+        domain.save_snapshot("s", timeout_s=120)
+
+
+def test_a_disk_that_is_no_file_and_a_managed_save_are_refused(farm: GuestFarm) -> None:
+    guest = farm.running_guest()
+    guest.domain.managedSave()
+    with virtsnap.connect(farm.uri) as host, pytest.raises(UnsupportedError, match="managed save"):
+        host.domain(guest.name).save_snapshot("s")
+    guest.domain.managedSaveRemove()
+
+
+def test_a_snapshot_of_plain_virsh_is_listed_and_not_loaded(vm: Vm) -> None:
+    guest, domain = vm
+    guest.domain.snapshotCreateXML(
+        "<domainsnapshot><name>theirs</name></domainsnapshot>", libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    )
+    number = guest.domain.ID()
+    assert [each.name for each in domain.snapshots()] == ["theirs"]
+    with pytest.raises(UnsupportedError, match="not made by virtsnap"):
+        domain.load_snapshot("theirs")
+    assert still_runs(guest, number)
+    put(guest, "one")
+    domain.save_snapshot("ours")
+    put(guest, "two")
+    domain.load_snapshot("ours")
+    assert tokens(guest) == ("one", "one")
+    assert "urn:virtsnap" not in guest.domain.XMLDesc(2)
