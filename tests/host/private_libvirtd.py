@@ -214,9 +214,10 @@ class PrivateLibvirtd:
         }
         isolation = ["unshare", "--mount", "--propagation", _propagation(), "--net", "--pid", "--fork",
                      "--kill-child", "--mount-proc"] if self._as_root else []  # fmt: skip
-        # --pdeathsig: a killed test run takes its daemon with it.
+        # A killed test run takes its daemon with it. unshare 2.38 ignores SIGTERM while its child runs.
+        last_signal = "KILL" if isolation else "TERM"
         return [
-            "setpriv", "--pdeathsig", "TERM", *isolation,
+            "setpriv", "--pdeathsig", last_signal, *isolation,
             programs["tini"], "-s", "-p", "SIGTERM", "--", sys.executable, str(SUPERVISOR), json.dumps(settings),
         ]  # fmt: skip
 
