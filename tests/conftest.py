@@ -1,4 +1,4 @@
-"""Fixtures for tests that need the guest's files or a real host; nothing of them starts until asked for."""
+"""What all tests share: the option that writes golden cases anew, and a guest and a host for those that ask."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from tests.guest.build import GuestFiles, build_guest
 from tests.host.accelerator import DomainType, domain_type
 from tests.host.guests import GuestFarm
 from tests.host.private_libvirtd import PrivateLibvirtd
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regen", action="store_true", help="write the golden cases anew; read the diff")
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +68,3 @@ def default_user_farm(
     """Makes domains on `default_user_host`, and removes them after the test."""
     with GuestFarm(default_user_host, guest_files, accelerator) as farm:
         yield farm
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regen", action="store_true", help="write the golden cases anew; read the diff")

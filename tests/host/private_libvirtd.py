@@ -265,10 +265,10 @@ def _propagation() -> str:
     words = ["unshare", "--mount", "--propagation", "slave", "true"]
     if subprocess.run(words, check=False, capture_output=True).returncode == 0:
         return "slave"
-    # In a chroot whose folder is no mount point nothing can be set (EINVAL); harmless if the outer root is private.
-    root = next((line for line in Path("/proc/1/mountinfo").read_text().splitlines() if line.split()[4] == "/"), "")
-    if "shared:" in root:
-        raise HostMissingError("cannot unshare mounts here: as root, in a chroot, bind the chroot's folder onto itself")
+    # EINVAL: a chroot whose folder is no mount point. Harmless where the root outside is private.
+    mounts = Path("/proc/1/mountinfo").read_text().splitlines()
+    if any("shared:" in line for line in mounts if line.split()[4] == "/"):
+        raise HostMissingError("mounts cannot be made private in this chroot: bind its folder onto itself first")
     return "unchanged"
 
 

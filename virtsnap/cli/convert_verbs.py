@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from virtsnap.cli.answer import answer, exit_code_of, print_json
 from virtsnap.cli.command_source import CommandLineCommand, CommandSource, read_file, read_one
 from virtsnap.cli.main import Settings
 from virtsnap.convert import Conversion, convert_command_line
+from virtsnap.domain_xml.domain_template import make_domain_template
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import UsageError, VirtsnapError
 
@@ -55,6 +57,10 @@ template_dir_option = click.option(
     "--report", "report_file", type=OUTPUT_FILE, metavar="FILE", help="Write the conversion report as JSON."
 )
 @click.option("--strict", is_flag=True, help="Exit 1 where something had to be dropped.")
+@click.option(
+    "--template", is_flag=True,
+    help="Write placeholders for name, UUID, MACs, ports and disk paths; `create --set` fills them.",
+)
 @for_libvirt_option
 @click.option(
     "-o", "--output", type=OUTPUT_FILE, metavar="FILE", help="Write the domain XML here instead of to stdout."
@@ -76,6 +82,7 @@ def convert(
     name: str | None,
     report_file: Path | None,
     strict: bool,
+    template: bool,
     for_libvirt: tuple[int, int] | None,
     output: Path | None,
     output_dir: Path | None,
@@ -99,6 +106,8 @@ def convert(
         return _convert_files(settings, files, output_dir, target, templates, strict)
     source = read_one(files, pid)
     conversion = convert_source(source, name=name, target=target, templates=templates)
+    if template:
+        conversion = replace(conversion, xml=make_domain_template(conversion.xml).xml)
     if report_file is not None:
         write_file(report_file, json.dumps(conversion.report, indent=2, ensure_ascii=False) + "\n")
     if output is not None:

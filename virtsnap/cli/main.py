@@ -18,7 +18,7 @@ from virtsnap.errors import VirtsnapError
 
 VERBS = {
     "convert": "virtsnap.cli.convert_verbs:convert",
-    "create": "virtsnap.cli.snapshot_verbs:create",
+    "create": "virtsnap.cli.create_verb:create",
     "save": "virtsnap.cli.snapshot_verbs:save",
     "load": "virtsnap.cli.snapshot_verbs:load",
     "list": "virtsnap.cli.snapshot_verbs:list_",

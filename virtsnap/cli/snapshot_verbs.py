@@ -1,4 +1,4 @@
-"""The verbs create, save, load, list and rm: parse, call, print."""
+"""The verbs save, load, list and rm: parse, call, print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from virtsnap.cli.answer import answer, print_json
-from virtsnap.cli.command_source import CommandLineCommand, read_one
 from virtsnap.cli.main import Settings
 from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.api import SnapshotHost, connect
@@ -26,11 +25,13 @@ from virtsnap.snapshots.steps import Plan
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, step by step, and do nothing.")
 
 
-def _connect(settings: Settings) -> SnapshotHost:
+def connect_host(settings: Settings) -> SnapshotHost:
+    """Connect as the global options say."""
     return connect(settings.uri, readonly=settings.readonly)
 
 
-def _refuse_readonly(settings: Settings) -> None:
+def refuse_readonly(settings: Settings) -> None:
+    """Raise UnsupportedError where the connection may not change anything."""
     if settings.readonly:
         raise UnsupportedError("a read-only connection cannot change anything", hint="leave --readonly out")
 
@@ -71,9 +72,9 @@ def save(
 
     A snapshot that has the name is replaced, and stays until the new one is complete.
     """
-    _refuse_readonly(settings)
+    refuse_readonly(settings)
     place = None if directory is None else str(directory.absolute())
-    with _connect(settings) as host:
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
             _print_plan(domain.plan_save(name, directory=place), settings)
@@ -101,11 +102,11 @@ def load(
 
     What was saved after NAME on its line is forgotten with its files once the guest runs.
     """
-    _refuse_readonly(settings)
+    refuse_readonly(settings)
     if paused and as_saved:
         raise click.UsageError("--paused and --as-saved exclude each other")
     final: Final = "paused" if paused else "as-saved" if as_saved else "running"
-    with _connect(settings) as host:
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
             _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer), settings)
@@ -125,8 +126,8 @@ def load(
 @click.pass_obj
 def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
     """Remove the snapshot NAME of VM; all others can still be loaded."""
-    _refuse_readonly(settings)
-    with _connect(settings) as host:
+    refuse_readonly(settings)
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
             _print_plan(domain.plan_remove(name), settings)
@@ -141,7 +142,7 @@ def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
 @click.pass_obj
 def list_(settings: Settings, vm: str) -> None:
     """List the snapshots of VM, oldest first; `*` marks the current one."""
-    with _connect(settings) as host:
+    with connect_host(settings) as host:
         domain = host.domain(vm)
         snapshots, state = domain.snapshots(), domain.state()
     if settings.json:
@@ -180,32 +181,3 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
         "bytes": {"memory": facts.memory.size_bytes} if facts is not None and facts.memory is not None else {},
         "facts": None if facts is None else json.loads(json.dumps(asdict(facts))),
     }
-
-
-@click.command(cls=CommandLineCommand)
-@click.option("--name", metavar="NAME", help="What the domain is called; default: as the command line says.")
-@click.option("--pid", type=click.IntRange(min=1), help="Read the command line of this running QEMU.")
-@click.argument("files", nargs=-1, metavar="[FILE | -]")
-@click.pass_obj
-def create(settings: Settings, name: str | None, pid: int | None, files: tuple[str, ...]) -> None:
-    """Convert a QEMU command line, define the domain and start it.
-
-    FILE holds the command line in shell syntax; `-` is standard input; or give the words themselves after `--`.
-    """
-    # The converter's tables are loaded for this verb alone.
-    from virtsnap.cli.convert_verbs import convert_source, tell
-    from virtsnap.domain_xml.live import parse_xml
-
-    _refuse_readonly(settings)
-    source = read_one(files, pid)
-    with _connect(settings) as host:
-        conversion = convert_source(source, name=name, target=host.libvirt_version)
-        called = parse_xml(conversion.xml).findtext("name") or ""
-        domain = host.create(conversion.xml, name=called)
-        state = domain.state()
-    if settings.json:
-        print_json(answer("create", domain=domain.name, uuid=domain.uuid, state=state, report=conversion.report))
-        return
-    click.echo(f"created {domain.name}: {state}")
-    if not settings.quiet:
-        tell(conversion, None)

@@ -18,7 +18,8 @@ from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
-from virtsnap.domain_xml.templates import Templates
+from virtsnap.domain_xml.templates import Templates, writable
+from virtsnap.errors import CommandLineError
 
 # The newest libvirt whose schema the tables know.
 NEWEST: Version = (11, 3)
@@ -66,6 +67,11 @@ def convert_command_line(
     of a bare emulator name, as shutil.which does. Raises CommandLineError, which
     names the argument, for a command line that QEMU itself could not read.
     """
+    for index, word in enumerate(argv):
+        if not writable(word):
+            raise CommandLineError(
+                f"{word!r} holds a character that no XML can carry", argument=index, hint="take the character out"
+            )
     command_line = parse_options(argv, environment)
     check_references(command_line)
     draft = Draft(

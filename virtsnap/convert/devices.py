@@ -35,8 +35,10 @@ def tables() -> list[Table]:
 def convert_devices(draft: Draft) -> None:
     """Convert every -device that has a row, in order; the others stay unclaimed and are passed through."""
     rows = device_rows()
+    done: set[int] = set()
     for word in draft.group("device"):
         row = rows.get(word.peek("driver") or "")
-        if row is None or draft.target < row.since:
+        if row is None or draft.target < row.since or (row.once and id(row) in done):
             continue
+        done.add(id(row))
         (row.build or build_device)(draft, word, row)

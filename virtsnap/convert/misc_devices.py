@@ -32,7 +32,7 @@ ROWS = (
         keys=(Key(key="max-bytes", hole="rate_bytes"), Key(key="period", hole="rate_period"), *VIRTIO_KEYS),
     ),
     DeviceRow(
-        drivers=virtio("virtio-balloon"), template="memballoon", bus=Bus.PCI,
+        drivers=virtio("virtio-balloon"), template="memballoon", bus=Bus.PCI, once=True,
         keys=(
             Key(key="deflate-on-oom", hole="autodeflate", read=on_off),
             Key(key="free-page-reporting", hole="free_page_reporting", read=on_off, since=(6, 9)),

@@ -67,7 +67,8 @@ class DeviceRow:
     `drivers` are QEMU's names. `template` is filled with the constant `holes`
     and with what `keys` read. `build` replaces the plain way (fill, append,
     address) where a row alone cannot say it. `since` is the first libvirt that
-    has the device at all: before it, the device is passed through.
+    has the device at all: before it, the device is passed through. `once` marks a
+    device of which libvirt has one at most: a second one is passed through.
     """
 
     drivers: tuple[str, ...]
@@ -77,6 +78,7 @@ class DeviceRow:
     keys: tuple[Key, ...] = ()
     build: Build | None = None
     since: Version = (0, 0)
+    once: bool = False
 
 
 def read_keys(word: Word, keys: Sequence[Key], target: Version) -> dict[str, str | None]:

@@ -1,0 +1,134 @@
+"""A converted domain becomes a template of its own, and such a template becomes a domain again.
+
+What two domains on one host may not share becomes a placeholder, a whole text
+or attribute like the holes of our templates: `{name}`, `{uuid}`, `{mac1}` …,
+`{port1}` …, `{disk1}` …. Nothing else in braces is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from lxml import etree
+
+from virtsnap.domain_xml.templates import Element, writable
+from virtsnap.errors import TemplateError
+
+_PLACEHOLDER = re.compile(r"\{(name|uuid|(?:mac|port|disk|nvram)\d+)\}")
+
+# What libvirt makes up where the domain does not say it.
+OPTIONAL = re.compile(r"uuid|mac\d+")
+
+# Each kind with the places that hold it: XPath of the element, then the
+# attribute, or None for the element's text.
+_PLACES: tuple[tuple[str, str, str | None], ...] = (
+    ("name", "/domain/name", None),
+    ("uuid", "/domain/uuid", None),
+    ("mac", "/domain/devices/interface/mac", "address"),
+    ("port", "/domain/devices/graphics[@port > 0]", "port"),
+    ("port", "/domain/devices/graphics[@tlsPort > 0]", "tlsPort"),
+    ("port", "/domain/devices/*/source[@mode='bind'][@service]", "service"),
+    ("disk", "/domain/devices/disk/source", "file"),
+    ("disk", "/domain/devices/disk/source", "dev"),
+    ("nvram", "/domain/os/nvram[text()]", None),
+)
+_NUMBERED = frozenset({"mac", "port", "disk", "nvram"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainTemplate:
+    """A domain with placeholders. `values` are what stood at each placeholder before."""
+
+    xml: str
+    values: Mapping[str, str]
+
+
+def make_domain_template(xml: str) -> DomainTemplate:
+    """Put placeholders for name, UUID, MACs, ports and disk paths into a domain."""
+    root = etree.fromstring(xml)
+    values: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for kind, path, attribute in _PLACES:
+        # these paths select elements only; lxml's type allows for every XPath result
+        for element in cast(list[Element], root.xpath(path)):
+            value = (element.text if attribute is None else element.get(attribute)) or ""
+            if not value and attribute is not None:
+                continue
+            counts[kind] = counts.get(kind, 0) + 1
+            name = f"{kind}{counts[kind]}" if kind in _NUMBERED else kind
+            values[name] = value
+            _put(element, attribute, f"{{{name}}}")
+    return DomainTemplate(xml=etree.tostring(root, encoding="unicode") + "\n", values=values)
+
+
+def placeholders(xml: str) -> list[str]:
+    """Name the placeholders of a template, in the order they stand."""
+    return list(dict.fromkeys(name for _, _, name in _holes(_parse(xml))))
+
+
+def fill_domain_template(xml: str, values: Mapping[str, str]) -> str:
+    """Fill a template's placeholders.
+
+    UUID and MACs may stay open: they are taken out and libvirt makes up its
+    own. Raises TemplateError for another placeholder without a value, for a
+    value without a placeholder, and for a value that XML cannot carry.
+    """
+    root = _parse(xml)
+    holes = list(_holes(root))
+    known = {name for _, _, name in holes}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise TemplateError(
+            f"the template has no placeholder {', '.join(unknown)}",
+            hint=f"it has {', '.join(sorted(known)) or 'none'}",
+        )
+    missing = sorted(name for name in known if name not in values and not OPTIONAL.fullmatch(name))
+    if missing:
+        raise TemplateError(
+            f"nothing is said for {', '.join(missing)}", hint=" ".join(f"--set {name}=…" for name in missing)
+        )
+    for element, attribute, name in holes:
+        value = values.get(name)
+        if value is None:
+            parent = element.getparent()
+            assert parent is not None
+            parent.remove(element)
+        elif not writable(value):
+            raise TemplateError(f"{name}: {value!r} holds a character that XML cannot carry")
+        else:
+            _put(element, attribute, value)
+    return etree.tostring(root, encoding="unicode") + "\n"
+
+
+def _parse(xml: str) -> Element:
+    parser = etree.XMLParser(resolve_entities=False, no_network=True)
+    try:
+        root = etree.fromstring(xml, parser)
+    except (etree.XMLSyntaxError, ValueError) as exc:
+        raise TemplateError(f"the template is not XML: {exc}") from exc
+    if root.tag != "domain":
+        raise TemplateError(f"the template is a <{root.tag}>, not a <domain>")
+    return root
+
+
+def _holes(root: Element) -> Iterator[tuple[Element, str | None, str]]:
+    for element in root.iter():
+        if not isinstance(element.tag, str):
+            continue
+        found = _PLACEHOLDER.fullmatch(element.text or "")
+        if found:
+            yield element, None, found[1]
+        for key, value in element.attrib.items():
+            found = _PLACEHOLDER.fullmatch(str(value))
+            if found:
+                yield element, str(key), found[1]
+
+
+def _put(element: Element, attribute: str | None, value: str) -> None:
+    if attribute is None:
+        element.text = value
+    else:
+        element.set(attribute, value)
