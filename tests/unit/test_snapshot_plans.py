@@ -42,11 +42,12 @@ def save(name: str, of: View, directory: str | None = None) -> Plan:
 
 
 def load(name: str, of: View, *, final: Final = "running", keep_newer: bool = False) -> Plan:
-    facts = of.catalog.find(name).require_facts()
+    facts = of.catalog.find(name).facts
+    assert facts is not None
     saved = None if facts.memory is None else domain_xml(facts.disks[0].frozen.path)
     return plan_load(
         LoadRequest(name=name, final=final, keep_newer=keep_newer, token="000000bb"), of,
-        saved_xml=saved, engine=RestoreEngine(),
+        facts=facts, saved_xml=saved, engine=RestoreEngine(),
     )
 
 

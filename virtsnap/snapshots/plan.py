@@ -171,13 +171,15 @@ def folder_for(view: View, directory: str | None) -> str:
 # Load
 
 
-def plan_load(request: LoadRequest, view: View, *, saved_xml: str | None, engine: Engine) -> Plan:
-    """Plan a load. `saved_xml` is the definition inside the memory image, None for an offline snapshot.
+def plan_load(
+    request: LoadRequest, view: View, *, facts: Facts, saved_xml: str | None, engine: Engine
+) -> Plan:
+    """Plan a load.
 
-    On failure: NoSuchSnapshotError; UnsupportedError for a snapshot that is not virtsnap's.
+    `facts` are the snapshot's, `saved_xml` is the definition inside the memory image (None for an offline
+    snapshot). On failure: NoSuchSnapshotError; UnsupportedError for a domain that must not be loaded into.
     """
     snapshot = view.catalog.find(request.name)
-    facts = snapshot.require_facts()
     obstacles = _passthrough(view)
     if obstacles:
         raise UnsupportedError(f"{view.name} cannot be loaded: " + "; ".join(obstacles))
