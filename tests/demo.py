@@ -127,7 +127,8 @@ def _run(farm: GuestFarm) -> None:
     console.print(Text(listed.rstrip()))
     _expect(SNAPSHOT in listed.split(), "the snapshot is not in the list")
     with step("virtsnap list"):
-        console.print(Text(_virtsnap(farm.uri, "list", VM).rstrip()))
+        listed = _virtsnap(farm.uri, "list", VM)
+    console.print(Text(listed.rstrip()))
     with step(f"virtsnap rm {VM} {SNAPSHOT}"):
         _answer(farm.uri, "rm", VM, SNAPSHOT)
         _expect(guest.check("cat /ram/token") == in_ram, "the guest did not survive the removal")

@@ -22,6 +22,9 @@ BOOT_TIMEOUT_S = 90.0
 
 _numbers = itertools.count(1)
 
+# Without a handler the library prints every error to stderr, those that are expected too.
+libvirt.registerErrorHandler(lambda *_: None, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunningGuest:
@@ -156,11 +159,22 @@ class GuestFarm:
         return places
 
 
+def _power_off(domain: Any) -> None:
+    if not domain.isActive():
+        return
+    try:
+        domain.destroy()
+    except libvirt.libvirtError:
+        # libvirt 9.0, while it reconnects to its guests after a restart: the domain
+        # is off then, and destroy says "domain is not running".
+        if domain.isActive():
+            raise
+
+
 def _remove_domain(connection: Any, name: str) -> None:
     try:
         domain = connection.lookupByName(name)
-        if domain.isActive():
-            domain.destroy()
+        _power_off(domain)
         domain.undefineFlags(
             libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE

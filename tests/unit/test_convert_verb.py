@@ -123,3 +123,15 @@ def test_version_imports_neither_libvirt_nor_lxml() -> None:
 def test_template_has_placeholders(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-q", "convert", "--template", "--", *RNG]) == 0
     assert "<name>{name}</name>" in capsys.readouterr().out
+
+
+def test_explain_prints_the_rows_of_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--explain", "-device", "virtio-rng-pci"]) == 0
+    out = capsys.readouterr().out
+    assert "max-bytes" in out
+    assert "rng/rate/@bytes" in out
+
+
+def test_explain_says_that_an_unknown_device_is_passed_through(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--explain", "-device", "no-such-device"]) == 2
+    assert "passed through" in capsys.readouterr().err

@@ -38,6 +38,7 @@ class LibvirtVersion(click.ParamType):  # type: ignore[type-arg]  # generic sinc
         return int(found[1]), int(found[2])
 
 
+EXPLAIN = "virtsnap.explain"
 OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 
 for_libvirt_option = click.option(
@@ -51,7 +52,19 @@ template_dir_option = click.option(
 )
 
 
-@click.command(cls=CommandLineCommand)
+class ConvertCommand(CommandLineCommand):
+    """`convert`, whose --explain takes all words behind it: they look like options and are QEMU's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the words behind --explain aside before click reads them."""
+        if "--explain" in args:
+            at = args.index("--explain") + 1
+            ctx.meta[EXPLAIN] = args[at:]
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=ConvertCommand)
 @click.option("--name", help="The domain's name. Default: what -name says, else the file's name.")
 @click.option(
     "--report", "report_file", type=OUTPUT_FILE, metavar="FILE", help="Write the conversion report as JSON."
@@ -71,6 +84,7 @@ template_dir_option = click.option(
 )
 @click.option("--pid", type=click.IntRange(min=1), help="Read the command line of this running QEMU.")
 @template_dir_option
+@click.option("--explain", is_flag=True, help="Print what is supported for the QEMU option that follows.")
 @click.option(
     "--show-report/--no-show-report", default=None,
     help="Print the report as a table on stderr. Default: where stderr is a terminal.",
@@ -88,6 +102,7 @@ def convert(
     output_dir: Path | None,
     pid: int | None,
     template_dirs: tuple[Path, ...],
+    explain: bool,
     show_report: bool | None,
     files: tuple[str, ...],
 ) -> int:
@@ -98,6 +113,8 @@ def convert(
     that libvirt has no word for are passed through to QEMU; the report says what became
     of every word and of every key in it.
     """
+    if explain:
+        return _explain(settings, click.get_current_context().meta[EXPLAIN], Templates(template_dirs))
     target = for_libvirt or target_version(settings.uri)
     templates = Templates(template_dirs)
     if output_dir is not None:
@@ -120,6 +137,24 @@ def convert(
     if not settings.quiet:
         tell(conversion, show_report)
     return 1 if strict and dropped else 0
+
+
+def _explain(settings: Settings, words: list[str], templates: Templates) -> int:
+    """Print what is supported for one option, out of the rows."""
+    from virtsnap.cli.report_table import print_explanation
+    from virtsnap.convert.explain import explain
+
+    found = explain(words, templates)
+    if settings.json:
+        keys = [
+            {"key": line.key, "place": line.place, "since": ".".join(map(str, line.since)), "note": line.note,
+             "outcome": line.outcome.word}
+            for line in found.keys
+        ]
+        print_json(answer("convert", explain=found.title, keys=keys, other_keys=found.other_keys))
+    else:
+        print_explanation(found)
+    return 0
 
 
 def target_version(uri: str | None) -> tuple[int, int] | None:

@@ -67,6 +67,21 @@ class Templates:
         """Give the names of a template's holes."""
         return _load(self._folders, name)[1]
 
+    def places(self, name: str) -> dict[str, str]:
+        """Give for each hole of a template where it stands, as `interface/driver/@queues`."""
+        root, _ = _load(self._folders, name)
+        found: dict[str, str] = {}
+        for element in root.iter():
+            path = "/".join(str(each.tag) for each in [*reversed([*element.iterancestors()]), element])
+            whole = _HOLE.fullmatch((element.text or "").strip())
+            if whole:
+                found.setdefault(whole.group(1), path)
+            for key, value in element.attrib.items():
+                whole = _HOLE.fullmatch(str(value))
+                if whole:
+                    found.setdefault(whole.group(1), f"{path}/@{key!s}")
+        return found
+
     def names(self) -> list[str]:
         """List every template's name."""
         found = {
