@@ -146,6 +146,7 @@ def test_a_disk_that_qemu_cannot_write_to_is_not(extra: str) -> None:
 
 @pytest.mark.parametrize(("disk_extra", "why"), [
     ("<shareable/>", "shared"), ("<transient/>", "transient"), ("<mirror type='file'/>", "block job"),
+    ("<encryption format='luks'/>", "encrypted"),
 ])
 def test_a_disk_that_cannot_be_kept_is_refused_with_the_reason(disk_extra: str, why: str) -> None:
     with pytest.raises(UnsupportedError, match=why):

@@ -150,6 +150,7 @@ def _obstacle(disk: Disk, view: View) -> str | None:
         (disk.format not in (None, "raw", "qcow2"), f"has the format {disk.format}; raw and qcow2 can be kept"),
         (disk.is_shareable, "is shared with other domains"),
         (disk.is_transient, "is marked <transient/>"),
+        (disk.is_encrypted_or_sliced, "is encrypted or a slice of a file"),
         (disk.has_block_job, "has an active block job"),
         (disk.path is not None and disk.path not in view.chains, f"has a chain that is not whole ({disk.path})"),
     )
