@@ -108,7 +108,7 @@ class SnapshotDomain:
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Give all snapshots, oldest first; those that plain virsh made too."""
-        return observe_catalog(self._domain).snapshots
+        return observe_catalog(self._domain, with_secrets=False).snapshots
 
     # Save
 

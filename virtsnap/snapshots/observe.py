@@ -14,9 +14,10 @@ from virtsnap.snapshots.catalog import Catalog, Facts, SavedDisk, SavedMemory, S
 from virtsnap.snapshots.view import View
 
 
-def observe_catalog(domain: Domain) -> Catalog:
-    """Read the snapshots of a domain; touches no file."""
-    return read_catalog((found.xml, found.is_current) for found in domain.snapshot_objects())
+def observe_catalog(domain: Domain, *, with_secrets: bool = True) -> Catalog:
+    """Read the snapshots of a domain; touches no file. With secrets for what will be written back."""
+    objects = domain.snapshot_objects(with_secrets=with_secrets)
+    return read_catalog((found.xml, found.is_current) for found in objects)
 
 
 def observe(host: Host, domain: Domain) -> View:
