@@ -314,3 +314,39 @@ def test_a_snapshot_of_plain_virsh_is_listed_and_not_loaded(vm: Vm) -> None:
     domain.load_snapshot("ours")
     assert tokens(guest) == ("one", "one")
     assert "urn:virtsnap" not in guest.domain.XMLDesc(2)
+
+
+def test_of_many_at_once_those_that_say_done_are_done_and_the_others_say_busy(vm: Vm, host_uri: str) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    program = "import sys; from virtsnap.cli.main import main; sys.exit(main())"
+    processes = {
+        f"s{number}": subprocess.Popen(
+            [sys.executable, "-c", program, "-c", host_uri, "save", guest.name, f"s{number}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for number in range(4)
+    }
+    codes = {name: process.wait(120) for name, process in processes.items()}
+    assert set(codes.values()) <= {0, 9}
+    assert 0 in codes.values()
+    done = {name for name, code in codes.items() if code == 0}
+    assert names_in_libvirt(guest) == done
+    assert len(own_files(guest)) == 2 * len(done)
+    assert "urn:virtsnap" not in guest.domain.XMLDesc(2)
+    put(guest, "two")
+    domain.load_snapshot(sorted(done)[0])
+    assert tokens(guest) == ("one", "one")
+
+
+def test_a_domain_with_no_writable_disk_needs_to_be_told_where(farm: GuestFarm, host_uri: str) -> None:
+    name = farm.new_name()
+    folder = farm.new_folder(name)
+    farm.make_domain(f"""
+      <domain type='{farm.domain_type}'><name>{name}</name><memory unit='MiB'>64</memory>
+        <os><type arch='x86_64' machine='pc'>hvm</type></os></domain>""")
+    code, _, err = command(host_uri, "save", name, "s")
+    assert code == 6
+    assert "--dir" in err
+    assert command(host_uri, "save", name, "s", "--dir", str(folder))[0] == 0
+    assert command(host_uri, "load", name, "s")[0] == 0

@@ -52,7 +52,8 @@ def _print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
             warnings=list(outcome.warnings),
         ))
         return
-    click.echo(sentence)
+    if not settings.quiet:
+        click.echo(sentence)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
 

@@ -34,7 +34,7 @@ from virtsnap.snapshots.steps import (
     Step,
     TakeSnapshot,
 )
-from virtsnap.snapshots.view import View
+from virtsnap.snapshots.view import Unneeded, View
 
 Final = Literal["running", "paused", "as-saved"]
 
@@ -104,7 +104,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
         steps += [_forget(view, (old,)), RenameObject(object_name=object_name, new_name=encoded)]
         kept = tuple(snapshot for snapshot in view.catalog.snapshots if snapshot is not old)
         line = view.files_of_the_line()  # the new snapshot's frozen chain is today's line
-        afterwards += _remove(view, view.unneeded(gone=(old,), kept=kept, line=line))
+        afterwards += _remove(view.unneeded(gone=(old,), kept=kept, line=line))
     if not view.is_persistent:
         afterwards.append(MakeTransient())
     return Plan(op="save", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
@@ -209,7 +209,7 @@ def plan_load(request: LoadRequest, view: View, *, saved_xml: str | None, engine
     # Nothing needs the overlays of the line that is left, unless a snapshot that stays stands on them.
     abandoned = view.files_of_the_line() or frozenset()
     afterwards: list[Step] = [_forget(view, gone)] if gone else []
-    afterwards += _remove(view, view.unneeded(
+    afterwards += _remove(view.unneeded(
         gone=gone, kept=kept, line=frozenset(facts.files), abandoned=abandoned
     ))
     if not view.is_persistent and (facts.memory is not None or revert.start):
@@ -238,7 +238,7 @@ def plan_remove(name: str, view: View) -> Plan:
     unneeded = view.unneeded(gone=(snapshot,), kept=kept, line=view.files_of_the_line())
     return Plan(
         op="rm", domain=view.name, name=name, steps=(_forget(view, (snapshot,)),),
-        afterwards=_remove(view, unneeded),
+        afterwards=_remove(unneeded),
     )
 
 
@@ -257,11 +257,11 @@ def _kept(snapshot: Snapshot) -> KeptObject:
     return KeptObject(object_name=snapshot.object_name, xml=snapshot.xml, is_current=snapshot.is_current)
 
 
-def _remove(view: View, paths: tuple[str, ...]) -> tuple[Step, ...]:
-    if not paths:
+def _remove(unneeded: Unneeded) -> tuple[Step, ...]:
+    if not unneeded.paths:
         return ()
-    folders = tuple(sorted({str(PurePosixPath(path).parent) for path in paths}))
-    return (RemoveFiles(paths=paths, folders=folders),)
+    folders = tuple(sorted({str(PurePosixPath(path).parent) for path in unneeded.paths}))
+    return (RemoveFiles(paths=unneeded.paths, needed=unneeded.needed, folders=folders),)
 
 
 def leftovers(view: View) -> tuple[Snapshot, ...]:
