@@ -4,7 +4,7 @@
 PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fuzz lint setup packages guest hosts clean
+.PHONY: help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
 
 help:
 	@echo "make demo | test | test-all | fuzz | lint | setup | guest | clean"
@@ -20,6 +20,9 @@ test-all: test
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup
 	@VIRTSNAP_FUZZ_INPUTS=200000 $(PYTHON_IN) -m pytest tests/fuzz
+
+bench-convert: setup
+	@$(PYTHON_IN) -m tests.bench_convert $(CORPUS)
 
 lint: setup
 	@.venv/bin/ruff check
