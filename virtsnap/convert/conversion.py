@@ -18,6 +18,8 @@ from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
+from virtsnap.convert.serials import convert_consoles, convert_serials
+from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
 
@@ -41,7 +43,10 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    convert_serials,
     convert_devices,
+    strip_port_numbers,
+    convert_consoles,
     _assign_addresses,
     convert_rest,
 )
