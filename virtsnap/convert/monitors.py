@@ -2,10 +2,13 @@
 
 A socket that somebody connects to is passed on to QEMU and works beside
 libvirt's. A monitor on the terminal has no place under libvirt, whose
-`virsh qemu-monitor-command` does the same.
+`virsh qemu-monitor-command` does the same. Nor has the socket of a service that
+starts its QEMU itself: the service is not here, and often not even the folder.
 """
 
 from __future__ import annotations
+
+import re
 
 from virtsnap.command_line.keyval import join_commas
 from virtsnap.convert.draft import Draft
@@ -15,6 +18,8 @@ from virtsnap.convert.ledger import Outcome, Word
 LIBVIRTS_CHARDEV = "charmonitor"
 # Where nobody but the terminal's user could be listening.
 TERMINALS = frozenset({"stdio", "vc", "pty", "console", "null", "msmouse"})
+# Folders of running services, libvirt's own of older versions among them; a descriptor is its starter's too.
+OF_A_SERVICE = re.compile(r"/(?:var/)?run/.*|/var/lib/libvirt/.*|fd=.*")
 SHORT_FORMS = ("monitor", "qmp", "qmp-pretty")
 
 
@@ -45,8 +50,13 @@ def _convert(draft: Draft, word: Word, backend: Word | None) -> None:
         return
     kind = backend.peek("backend") or backend.peek("backend.type")
     shared = backend is not word and not backend.untouched
+    both = list({id(one): one for one in (word, backend)}.values())
     if kind not in TERMINALS and not shared:
-        for one in {id(one): one for one in (word, backend)}.values():
+        if backend.has("fd") or OF_A_SERVICE.fullmatch(backend.peek("path") or ""):
+            for one in both:
+                one.claim_all(Outcome.MANAGED, "the monitor of what started this QEMU; libvirt has its own")
+            return
+        for one in both:
             _make_path_absolute(draft, one)
         return
     qmp = word.group.startswith("qmp") or word.peek("mode") == "control"
