@@ -11,6 +11,8 @@ from virtsnap.convert import (
     chardevs,
     displays,
     misc_devices,
+    netdevs,
+    nics,
     serials,
     sounds,
     spice,
@@ -25,7 +27,7 @@ from virtsnap.convert.rows import Bus, DeviceRow, Table
 
 # Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
 SUBJECTS: tuple[ModuleType, ...] = (
-    audio, chardevs, displays, misc_devices, serials, sounds, spice, video, virtio_serial, vnc,
+    audio, chardevs, displays, misc_devices, netdevs, nics, serials, sounds, spice, video, virtio_serial, vnc,
 )
 
 
