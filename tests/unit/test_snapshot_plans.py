@@ -42,11 +42,12 @@ def save(name: str, of: View, directory: str | None = None) -> Plan:
 
 
 def load(name: str, of: View, *, final: Final = "running", keep_newer: bool = False) -> Plan:
-    facts = of.catalog.find(name).require_facts()
+    facts = of.catalog.find(name).facts
+    assert facts is not None
     saved = None if facts.memory is None else domain_xml(facts.disks[0].frozen.path)
     return plan_load(
         LoadRequest(name=name, final=final, keep_newer=keep_newer, token="000000bb"), of,
-        saved_xml=saved, engine=RestoreEngine(),
+        facts=facts, saved_xml=saved, engine=RestoreEngine(),
     )
 
 
@@ -145,6 +146,7 @@ def test_a_disk_that_qemu_cannot_write_to_is_not(extra: str) -> None:
 
 @pytest.mark.parametrize(("disk_extra", "why"), [
     ("<shareable/>", "shared"), ("<transient/>", "transient"), ("<mirror type='file'/>", "block job"),
+    ("<encryption format='luks'/>", "encrypted"),
 ])
 def test_a_disk_that_cannot_be_kept_is_refused_with_the_reason(disk_extra: str, why: str) -> None:
     with pytest.raises(UnsupportedError, match=why):

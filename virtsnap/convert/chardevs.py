@@ -102,13 +102,15 @@ def read_chardev(draft: Draft, backend: Word | None, *, path_of_libvirt: bool = 
     if row is None or draft.target < row.since or _unsayable(backend):
         return None
     holes: Holes = dict(read_keys(backend, (*COMMON, *row.keys, *row.nested), draft.target))
+    backend.claim("backend", Outcome.MAPPED)
+    backend.claim("backend.type", Outcome.MAPPED)
     type_ = (row.finish(draft, backend, holes) if row.finish else None) or row.type
     if row.substitute is not None:
-        backend.claim_rest(Outcome.SUBSTITUTED)
-        _say_substitute(backend, row.substitute)
+        _substitute(backend, row.substitute)
     _log_file(draft, backend, holes)
     if type_ == "unix" and not holes.get("path") and path_of_libvirt:
-        holes.pop("path", None)
+        # libvirt makes a listening socket and its path where a channel has no <source>.
+        holes["mode"] = holes["path"] = None
     elif type_ == "unix" and not holes.get("path"):
         holes["path"] = lost_path(draft, backend, ".sock")
         backend.note(f"the socket came as a descriptor; it is now at {holes['path']}")
@@ -116,12 +118,14 @@ def read_chardev(draft: Draft, backend: Word | None, *, path_of_libvirt: bool = 
     return ChardevSource(type=type_, children=tuple(element), word=backend)
 
 
-def put_chardev(draft: Draft, element: Element, word: Word, key: str = "chardev") -> bool:
+def put_chardev(
+    draft: Draft, element: Element, word: Word, key: str = "chardev", *, path_of_libvirt: bool = False
+) -> bool:
     """Put the backend that a device names into its element; False where libvirt cannot have it.
 
     Claims the device's key and notes for the backend that it stands in the element.
     """
-    source = read_chardev(draft, find_chardev(draft, word, key))
+    source = read_chardev(draft, find_chardev(draft, word, key), path_of_libvirt=path_of_libvirt)
     if source is None:
         return False
     word.claim(key, Outcome.MAPPED)
@@ -163,9 +167,10 @@ def _unsayable(backend: Word) -> bool:
     )
 
 
-def _say_substitute(backend: Word, note: str) -> None:
-    key = "backend" if backend.has("backend") else "backend.type"
-    backend.claim(key, Outcome.SUBSTITUTED)
+def _substitute(backend: Word, note: str) -> None:
+    backend.claim_rest(Outcome.SUBSTITUTED)
+    backend.claim("backend", Outcome.SUBSTITUTED)
+    backend.claim("backend.type", Outcome.SUBSTITUTED)
     backend.note(note)
 
 
@@ -176,6 +181,7 @@ def _log_file(draft: Draft, backend: Word, holes: Holes) -> None:
         return
     if FDSET_PATH.fullmatch(path):
         claim_fdset(draft, path)
+        holes.pop("log_append", None)
         path = lost_path(draft, backend, ".log")
         backend.note(f"the log file came as a descriptor; it is now {path}")
     holes["log_file"] = draft.absolute(path)
@@ -191,6 +197,7 @@ def _finish_file(draft: Draft, backend: Word, holes: Holes) -> str | None:
     path = holes.get("path") or "/dev/null"
     if FDSET_PATH.fullmatch(path):
         claim_fdset(draft, path)
+        holes.pop("append", None)  # libvirt always appends to a descriptor, whatever the domain says
         path = lost_path(draft, backend, ".out")
         backend.note(f"the file came as a descriptor; it is now {path}")
     holes["path"] = draft.absolute(path)
@@ -241,9 +248,22 @@ def _claim_tls(draft: Draft, credentials: str) -> None:
         password.claim_rest(Outcome.MANAGED, "libvirt makes it, with the secret of chardev_tls_x509_secret_uuid")
 
 
+def _finish_vc(draft: Draft, backend: Word, holes: Holes) -> str | None:
+    """Keep a console in QEMU's window that was asked for; as a mere default it becomes a terminal."""
+    if not backend.implied:
+        return None
+    _substitute(backend, PTY_NOTE)
+    return "pty"
+
+
 def _finish_udp(draft: Draft, backend: Word, holes: Holes) -> str | None:
     holes["mode"] = "connect"
-    if holes.get("local_host") is not None or holes.get("local_service") is not None:
+    for hole in ("host", "local_host"):
+        holes[hole] = holes.get(hole) or None  # empty is QEMU's default, as without it
+    # Port 0 of no address: the kernel chooses, as where nothing is said.
+    if holes.get("local_service") == "0" and holes["local_host"] is None:
+        holes["local_service"] = None
+    if holes["local_host"] is not None or holes.get("local_service") is not None:
         holes["local_mode"] = "bind"
     return None
 
@@ -362,7 +382,7 @@ BACKENDS: tuple[Backend, ...] = (
     ),
     Backend(names=("stdio", "console"), type="pty", substitute=PTY_NOTE),
     Backend(
-        names=("vc",), type="vc",
+        names=("vc",), type="vc", finish=_finish_vc,
         keys=tuple(
             Key(key=key, hole=None, outcome=Outcome.DROPPED, note="libvirt leaves the size to QEMU")
             for key in ("width", "height", "cols", "rows")

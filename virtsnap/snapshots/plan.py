@@ -150,6 +150,7 @@ def _obstacle(disk: Disk, view: View) -> str | None:
         (disk.format not in (None, "raw", "qcow2"), f"has the format {disk.format}; raw and qcow2 can be kept"),
         (disk.is_shareable, "is shared with other domains"),
         (disk.is_transient, "is marked <transient/>"),
+        (disk.is_encrypted_or_sliced, "is encrypted or a slice of a file"),
         (disk.has_block_job, "has an active block job"),
         (disk.path is not None and disk.path not in view.chains, f"has a chain that is not whole ({disk.path})"),
     )
@@ -171,13 +172,15 @@ def folder_for(view: View, directory: str | None) -> str:
 # Load
 
 
-def plan_load(request: LoadRequest, view: View, *, saved_xml: str | None, engine: Engine) -> Plan:
-    """Plan a load. `saved_xml` is the definition inside the memory image, None for an offline snapshot.
+def plan_load(
+    request: LoadRequest, view: View, *, facts: Facts, saved_xml: str | None, engine: Engine
+) -> Plan:
+    """Plan a load.
 
-    On failure: NoSuchSnapshotError; UnsupportedError for a snapshot that is not virtsnap's.
+    `facts` are the snapshot's, `saved_xml` is the definition inside the memory image (None for an offline
+    snapshot). On failure: NoSuchSnapshotError; UnsupportedError for a domain that must not be loaded into.
     """
     snapshot = view.catalog.find(request.name)
-    facts = snapshot.require_facts()
     obstacles = _passthrough(view)
     if obstacles:
         raise UnsupportedError(f"{view.name} cannot be loaded: " + "; ".join(obstacles))

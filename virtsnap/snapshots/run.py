@@ -85,7 +85,7 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
         # A stop that libvirt answered with an error may have happened all the same.
         stopped = stopped or (any(isinstance(step, st.StopGuest) for step in begun) and _is_off(context.domain))
         problems = _take_back(begun, context)
-        if isinstance(exc, VirtsnapError):
+        if isinstance(exc, VirtsnapError) and (stopped or problems):
             raise _told(exc, context.domain.name, stopped=stopped, problems=problems) from exc
         raise
     warnings: list[str] = []
@@ -115,8 +115,10 @@ def _timed(step: st.Step, context: Context) -> None:
 
 
 def _take_back(begun: list[st.Step], context: Context) -> list[str]:
-    problems = []
+    problems: list[str] = []
     for step in reversed(begun):
+        if problems and isinstance(step, st.MakeOverlay):
+            continue  # what could not be taken back may still stand on it; a file too many harms nobody
         try:
             undo(step, context)
         except VirtsnapError as exc:
@@ -133,8 +135,6 @@ def _is_off(domain: Domain) -> bool:
 
 def _told(exc: VirtsnapError, name: str, *, stopped: bool, problems: list[str]) -> VirtsnapError:
     """Give the error with what the caller has to know about the state it leaves behind."""
-    if not stopped and not problems:
-        return exc
     message = exc.message
     hint = exc.hint
     if stopped:
