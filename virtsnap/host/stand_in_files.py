@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -78,3 +79,8 @@ def make_folder(path: Path) -> None:
     """Make a folder for the guest to share."""
     path.mkdir(exist_ok=True)
     path.chmod(0o777)
+
+
+def memory_bytes() -> int:
+    """Give the memory of this host: the kernel refuses a guest that is larger at once."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -13,13 +13,14 @@ import os
 import resource
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import libvirt
 import libvirt_qemu
-from qemu.qmp import ConnectError, ExecuteError, QMPError
+from qemu.qmp import ExecuteError, QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from virtsnap.errors import HypervisorError
@@ -53,9 +54,8 @@ def stopped_process(argv: Sequence[str], *, folder: Path) -> Iterator[StoppedMac
     """
     with tempfile.TemporaryDirectory(prefix="virtsnap-qmp-") as private:
         socket = str(Path(private) / "qmp")
-        words = [*argv, "-S", "-qmp", f"unix:{socket}"]
+        words = [*argv, "-S", "-qmp", f"unix:{socket},server=on,wait=off"]
         messages = Path(private) / "messages"
-        monitor = QEMUMonitorProtocol(socket, server=True)
         with messages.open("wb") as output:
             try:
                 process = subprocess.Popen(
@@ -65,31 +65,43 @@ def stopped_process(argv: Sequence[str], *, folder: Path) -> Iterator[StoppedMac
                 )
             except OSError as exc:
                 raise HypervisorError(f"{argv[0]}: cannot be started: {exc.strerror}") from exc
+        monitor = None
         try:
-            _accept(monitor, process, messages)
+            monitor = _connect(socket, process, messages)
             yield StoppedMachine(lambda command, arguments: _ask(monitor, command, arguments, messages))
         finally:
             _end(process)
-            with contextlib.suppress(QMPError, OSError, EOFError):
-                monitor.close()
+            if monitor is not None:
+                _close(monitor)
 
 
 def _no_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _accept(monitor: QEMUMonitorProtocol, process: subprocess.Popen[bytes], messages: Path) -> None:
-    """Wait for QEMU to connect; its end is noticed at once, because it is a child."""
-    waited = 0.0
+def _connect(socket: str, process: subprocess.Popen[bytes], messages: Path) -> QEMUMonitorProtocol:
+    """Connect as soon as QEMU listens; its end is noticed at once, because it is a child."""
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
-        try:
-            monitor.accept(timeout=0.25)
-            return
-        except (TimeoutError, ConnectError, OSError, EOFError) as exc:
-            waited += 0.25
-            if process.poll() is not None or not isinstance(exc, TimeoutError) or waited > START_TIMEOUT_S:
-                _end(process)
-                raise HypervisorError(_last_words(messages) or f"QEMU gave no monitor: {exc!r}") from exc
+        # QEMU listens before it makes its devices, and answers when they are made.
+        ended = process.poll() is not None
+        if Path(socket).exists() and not ended:
+            monitor = QEMUMonitorProtocol(socket)
+            try:
+                monitor.connect()
+            except (QMPError, OSError, EOFError):
+                _close(monitor)
+            else:
+                return monitor
+        if ended or time.monotonic() > deadline:
+            _end(process)
+            raise HypervisorError(_last_words(messages) or "QEMU ended without a message")
+        time.sleep(0.01)
+
+
+def _close(monitor: QEMUMonitorProtocol) -> None:
+    with contextlib.suppress(QMPError, OSError, EOFError):
+        monitor.close()
 
 
 def _ask(monitor: QEMUMonitorProtocol, command: str, arguments: Mapping[str, Any], messages: Path) -> Any:

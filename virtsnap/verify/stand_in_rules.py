@@ -6,6 +6,7 @@ its model and loses its tap, a disk keeps its size and loses its contents.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from virtsnap.command_line.keyval import split_commas
 from virtsnap.command_line.options import Option
+from virtsnap.convert.values import parse_number, parse_size_bytes
 from virtsnap.verify.stand_ins import (
     DEFAULT_CDROM_BYTES,
     DEFAULT_DISK_BYTES,
@@ -43,7 +45,9 @@ PLUMBING: Mapping[str, str] = {
     **dict.fromkeys(("redir", "smb", "bootp", "tftp", "clients"), "about the host's network"),
     "S": "the machine is stopped anyway",
     "iscsi": "no image is opened by iSCSI",
-    "no-fd-bootchk": "this QEMU has no such option any more",
+    **dict.fromkeys(("no-fd-bootchk", "nodefconfig", "win2k-hack", "rtc-td-hack", "no-kvm-pit-reinjection",
+                     "no-kvm-irqchip", "no-kvm-pit", "old-param", "enable-fips"),
+                    "an option of older QEMUs"),
     "unknown": "only another QEMU knows this option",
 }
 
@@ -608,6 +612,36 @@ def _readconfig(scene: Scene, option: Option) -> list[str] | None:
     return now
 
 
+# Without KVM a CPU addresses 40 bits; the hotplug area has to fit below that.
+_MOST_HOTPLUG_BYTES = 512 << 30
+_SCALED_BYTES = 4 << 30
+
+
+def _memory(scene: Scene, option: Option) -> list[str] | None:
+    """Make memory fit: a guest that the host cannot have, or a hotplug area that the CPU cannot address."""
+    items = items_of(option)
+    new = []
+    backed = bool(scene.command_line.group("numa")) or any(
+        machine.properties.get("memory-backend") for machine in scene.command_line.group("machine")
+    )
+    for key, value in items:
+        limit, now = {
+            "size": (scene.around.memory_bytes, _SCALED_BYTES),
+            "maxmem": (_MOST_HOTPLUG_BYTES, _MOST_HOTPLUG_BYTES),
+        }.get(key, (None, 0))
+        try:
+            size = parse_size_bytes(value, default_suffix="m") if limit else 0
+        except ValueError:
+            return None
+        scaled = limit is not None and size > limit and not (key == "size" and backed)
+        new.append((key, f"{now >> 20}M" if scaled else value))
+    if new == items:
+        return None
+    words = written(option, new)
+    scene.tell(option, words, "more memory than this host, or a CPU without KVM, can have")
+    return words
+
+
 # Buses that devices name though nothing makes them: a -readconfig file did that. The
 # name says which kind: `ehci.0` is a USB bus, `pci.2` a conventional PCI one.
 _BUS_MAKERS = (
@@ -627,6 +661,7 @@ def missing_buses(scene: Scene) -> list[str]:
         if bus and bus not in named:
             named.append(bus)
     words: list[str] = []
+    slots = _free_slots(scene)
     for number, bus in enumerate(named, start=1):
         owner = bus.rsplit(".", 1)[0]
         ids = (bus, owner)
@@ -635,9 +670,18 @@ def missing_buses(scene: Scene) -> list[str]:
         for pattern, driver in _BUS_MAKERS:
             if pattern.fullmatch(owner) or pattern.fullmatch(bus):
                 id_ = owner if "usb" in driver else bus
-                words += ["-device", driver.format(id=id_, n=number)]
+                words += ["-device", f"{driver.format(id=id_, n=number)},addr={slots.pop():#x}"]
                 break
     return words
+
+
+def _free_slots(scene: Scene) -> list[int]:
+    """Give the slots of the first PCI bus that no option names, the highest last."""
+    named = {0x1F}
+    for option in scene.command_line.group("device"):
+        with contextlib.suppress(ValueError):
+            named.add(parse_number((option.properties.get("addr") or "").split(".")[0]))
+    return [slot for slot in range(3, 0x1F) if slot not in named]
 
 
 HANDLERS: Mapping[str, Handler] = {
@@ -650,6 +694,7 @@ HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(("serial", "parallel", "debugcon"), _port),
     **dict.fromkeys(("netdev", "net", "nic"), _netdev),
     **dict.fromkeys(("fsdev", "virtfs"), _shared_folder),
+    "m": _memory,
     "kernel": _file_option("kernel", 0),
     **dict.fromkeys(("initrd", "dtb"), _file_option("blank", MIB)),
     "bios": _file_option("firmware", 4 * MIB),

@@ -52,8 +52,9 @@ class Surroundings:
     """What the rewriting has to know of the host.
 
     `folder` is where stand-ins will be. `emulator` is the one to use, `machines` the types it
-    knows (empty: not known). `image_size` gives the size of an image that is there, None where
-    none is; `is_file` says whether a file can be read. `uuid_taken` says whether a domain has a UUID.
+    knows (empty: not known). `memory_bytes` is the most that a guest can have here. `image_size`
+    gives the size of an image that is there, None where none is; `is_file` says whether a file can
+    be read, `uuid_taken` whether a domain has a UUID.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Surroundings:
     image_size: Callable[[str], int | None]
     is_file: Callable[[str], bool]
     uuid_taken: Callable[[str], bool]
+    memory_bytes: int
     base: Path = Path("/")
 
 
@@ -83,8 +85,6 @@ class Scene:
     around: Surroundings
     stand_ins: list[StandIn] = field(default_factory=list)
     files: dict[Path, StandInFile] = field(default_factory=dict)
-    extra: list[str] = field(default_factory=list)
-    gone: set[tuple[str, str]] = field(default_factory=set)
     _by_source: dict[str, Path] = field(default_factory=dict)
 
     def tell(self, option: Option | str, now: Sequence[str], reason: str) -> None:
@@ -141,7 +141,9 @@ def rewrite(argv: Sequence[str], around: Surroundings, handlers: Mapping[str, Ha
         handler = handlers.get(option.group)
         now = None if handler is None else handler(scene, option)
         words.extend(option.words if now is None else now)
-    words.extend(scene.extra)
+    if not any(command_line.group(name) for name in ("display", "nographic", "vnc", "spice", "sdl", "curses")):
+        words.extend(["-display", "none"])
+        scene.tell("(a window)", ["-display", "none"], "a window on the host")
     return Rewritten(argv=tuple(words), stand_ins=tuple(scene.stand_ins), files=tuple(scene.files.values()))
 
 

@@ -19,6 +19,7 @@ from virtsnap.host.stand_in_files import (
     make_file,
     make_folder,
     make_image,
+    memory_bytes,
     stand_in_folder,
 )
 from virtsnap.host.stopped_machine import has_uuid, kvm_works, list_machines, stopped_domain, stopped_process
@@ -106,6 +107,7 @@ def _surroundings(emulator: Emulator, folder: Path, base: Path, uri: str | None)
     return Surroundings(
         folder=folder, emulator=emulator.path, machines=emulator.machines, kvm=emulator.kvm, base=base,
         image_size=image_size, is_file=is_readable_file, uuid_taken=lambda uuid: _is_taken(uri, uuid),
+        memory_bytes=memory_bytes(),
     )
 
 
