@@ -78,7 +78,8 @@ def _print(verdict: Verdict, *, quiet: bool) -> None:
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     if not quiet:
         for stand_in in verdict.stand_ins:
-            notes.print(f"stand-in: {stand_in.was} -> {stand_in.now or 'nothing'} ({stand_in.reason})", markup=False)
+            now = stand_in.now or "nothing"
+            notes.print(f"stand-in: {stand_in.was} -> {now} ({stand_in.reason})", markup=False)
         for difference in verdict.comparison.expected:
             told = f"expected: {difference.subject}, {difference.where}: {difference.reason}"
             notes.print(told, markup=False)
