@@ -15,9 +15,11 @@ from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.passthrough import convert_rest
+from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
+from virtsnap.convert.storage_rest import finish_storage
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
 
@@ -41,7 +43,9 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    convert_plugged_drives,
     convert_devices,
+    finish_storage,
     _assign_addresses,
     convert_rest,
 )
