@@ -4,10 +4,11 @@
 PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint setup packages guest clean
+HOST := trixie
+.PHONY: help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
 
 help:
-	@echo "make demo | test | test-all | lint | setup | guest | clean"
+	@echo "make demo | test | test-all | fuzz | lint | setup | guest | clean"
 
 demo: setup
 	@$(PYTHON_IN) -m tests.demo
@@ -15,7 +16,16 @@ demo: setup
 test: setup lint
 	@$(PYTHON_IN) -m pytest
 
-test-all: test
+# Every libvirt generation: the tests of make test here, those with a real guest on Debian 13's as well.
+test-all: test hosts
+	@$(PYTHON_IN) -m pytest --on-host $(HOST) tests/host
+
+# 200,000 hostile inputs; `make test` takes 5,000.
+fuzz: setup
+	@VIRTSNAP_FUZZ_INPUTS=200000 $(PYTHON_IN) -m pytest tests/fuzz
+
+bench-convert: setup
+	@$(PYTHON_IN) -m tests.bench_convert $(CORPUS)
 
 lint: setup
 	@.venv/bin/ruff check
@@ -34,6 +44,11 @@ packages:
 
 guest: setup
 	@$(PYTHON_IN) -m tests.guest.build cloud full
+
+# Another libvirt and QEMU: Debian 13 in a folder, kept between runs. HOST=sid and the like on demand.
+hosts: packages
+	@tools/build-host $(HOST)
+	@tools/on-host $(HOST) make setup
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

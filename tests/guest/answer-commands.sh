@@ -3,9 +3,13 @@
 stty raw -echo opost onlcr
 mkdir -p /run/answers
 printf '\n@ready\n'
-while read -r word nonce payload; do
-    [ "$word" = @run ] || continue
+while read -r word nonce length payload; do
     answer=/run/answers/$nonce
+    case $word in
+    @run) [ "${#payload}" = "$length" ] || continue ;; # some of it was lost
+    @again) [ -e "$answer.status" ] || continue ;;
+    *) continue ;;
+    esac
     if [ ! -e "$answer.status" ]; then
         printf '\n@got %s\n' "$nonce"
         echo "$payload" | base64 -d >"$answer.sh" || continue

@@ -2,8 +2,9 @@
 
 The protocol, whose other end is answer-commands.sh:
 
-    host:   @run NONCE BASE64-OF-COMMAND
+    host:   @run NONCE LENGTH BASE64-OF-COMMAND
     guest:  @got NONCE                      (it starts)
+    host:   @again NONCE                    (where the answer may have been lost)
     guest:  @out NONCE BASE64-OF-OUTPUT
     guest:  @end NONCE STATUS MD5-OF-OUTPUT
 
@@ -32,6 +33,7 @@ from types import TracebackType
 from typing import Self
 
 REPEAT_S = 0.5
+MOST_REPEAT_S = 5.0
 BACKLOG_BYTES = 1 << 20
 
 
@@ -64,17 +66,22 @@ class GuestConsole:
         nonce = secrets.token_hex(6)
         started = False
         output: bytes | None = None
-        repeat_at = 0.0
+        wait_s, repeat_at = REPEAT_S, 0.0
         while (now := time.monotonic()) < deadline:
             if self._fd is None:
                 if not self._connect():
                     time.sleep(0.02)
                     continue
-                started, output, repeat_at = False, None, now
-            if not started and now >= repeat_at:
-                self._request(nonce, command)
-                repeat_at = now + REPEAT_S
-            for line in self._lines(min(deadline, now + 0.1 if started else repeat_at)):
+                started, wait_s, repeat_at = False, REPEAT_S, now
+            if now >= repeat_at:
+                if started:
+                    # A kernel message may have fallen into the answer; it is kept there.
+                    self._write(f"\n@again {nonce}\n")
+                    wait_s = min(2 * wait_s, MOST_REPEAT_S)
+                else:
+                    self._request(nonce, command)
+                repeat_at = now + wait_s
+            for line in self._lines(min(deadline, repeat_at)):
                 match line.split(b" "):
                     case [b"@got", got] if got == nonce.encode():
                         started = True
@@ -83,7 +90,7 @@ class GuestConsole:
                     case [b"@end", got, status, md5] if got == nonce.encode():
                         if output is not None and hashlib.md5(output).hexdigest().encode() == md5:
                             return output.decode(errors="replace"), int(status)
-                        started, output, repeat_at = False, None, 0.0
+                        started, repeat_at = True, 0.0
                     case _:
                         pass
         said = self.transcript[-400:].decode(errors="replace")
@@ -138,8 +145,12 @@ class GuestConsole:
         return True
 
     def _request(self, nonce: str, command: str) -> None:
+        payload = base64.b64encode(command.encode()).decode()
         # The first newline ends whatever half a line the guest may have read before.
-        line = f"\n@run {nonce} {base64.b64encode(command.encode()).decode()}\n".encode()
+        self._write(f"\n@run {nonce} {len(payload)} {payload}\n")
+
+    def _write(self, text: str) -> None:
+        line = text.encode()
         while line and self._fd is not None:
             try:
                 line = line[os.write(self._fd, line) :]

@@ -22,6 +22,9 @@ BOOT_TIMEOUT_S = 90.0
 
 _numbers = itertools.count(1)
 
+# Without a handler the library prints every error to stderr, those that are expected too.
+libvirt.registerErrorHandler(lambda *_: None, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunningGuest:

@@ -32,6 +32,7 @@ SUPERVISOR = Path(__file__).with_name("libvirtd_supervisor.py")
 KVM = Path("/dev/kvm")
 DEFAULT_USER = "libvirt-qemu"
 START_TIMEOUT_S = 60.0
+PREFIX = "virtsnap-host-"
 
 # What a container or a chroot cannot give, and what would reach out of the private daemon.
 COMMON_QEMU_CONF = """\
@@ -110,7 +111,7 @@ class PrivateLibvirtd:
         """Start the daemons and wait until one answers; on failure nothing is left behind."""
         programs = _programs()
         _remove_abandoned()
-        self._folder = Path(tempfile.mkdtemp(prefix="virtsnap-host-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_parent()))
         self._owner_lock = _hold(self._folder)
         try:
             self._fill_folder()
@@ -213,9 +214,10 @@ class PrivateLibvirtd:
         }
         isolation = ["unshare", "--mount", "--propagation", _propagation(), "--net", "--pid", "--fork",
                      "--kill-child", "--mount-proc"] if self._as_root else []  # fmt: skip
-        # --pdeathsig: a killed test run takes its daemon with it.
+        # A killed test run takes its daemon with it. unshare 2.38 ignores SIGTERM while its child runs.
+        last_signal = "KILL" if isolation else "TERM"
         return [
-            "setpriv", "--pdeathsig", "TERM", *isolation,
+            "setpriv", "--pdeathsig", last_signal, *isolation,
             programs["tini"], "-s", "-p", "SIGTERM", "--", sys.executable, str(SUPERVISOR), json.dumps(settings),
         ]  # fmt: skip
 
@@ -283,6 +285,12 @@ def _user_may_open(user: str, device: Path) -> bool:
     return facts.st_mode & 0o006 == 0o006
 
 
+def _parent() -> Path:
+    """Give the folder for temporary files; a UNIX socket's path may have 107 bytes, and we add up to 80."""
+    usual = tempfile.gettempdir()
+    return Path(usual if len(os.fsencode(usual)) < 28 else "/tmp")
+
+
 def _hold(folder: Path) -> int:
     """Lock `folder` for as long as this process lives."""
     fd = os.open(folder / "owner", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -292,7 +300,7 @@ def _hold(folder: Path) -> int:
 
 def _remove_abandoned() -> None:
     """Remove the folders of test runs that were killed: those whose lock nobody holds."""
-    for lock in Path(tempfile.gettempdir()).glob("virtsnap-host-*/owner"):
+    for lock in _parent().glob(f"{PREFIX}*/owner"):
         with contextlib.suppress(OSError), lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
-import tempfile
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from tests.guest.build import GuestFiles
 from tests.host.accelerator import DomainType
 from tests.host.guests import GuestFarm
-from tests.host.private_libvirtd import HostMissingError, PrivateLibvirtd
+from tests.host.private_libvirtd import CHECKOUT, HostMissingError, PrivateLibvirtd
 
 
 def _processes() -> dict[int, str]:
@@ -90,9 +91,26 @@ def test_missing_libvirtd_is_an_error_that_says_what_to_do(monkeypatch: pytest.M
         PrivateLibvirtd().start()
 
 
-def test_folder_of_a_killed_run_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    abandoned = tmp_path / "virtsnap-host-abandoned"
+def test_killed_test_run_takes_its_daemon_with_it() -> None:
+    words = [sys.executable, "-m", "tests.host.try_it"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=CHECKOUT) as run:
+        assert run.stdout is not None
+        said = run.stdout.readline().decode()
+        run.kill()
+    found = re.search(r"at (/\S+)/work/", said)
+    assert found, said
+    folder = Path(found[1])
+    deadline = time.monotonic() + 10
+    while _ours(str(folder)):
+        assert time.monotonic() < deadline, _ours(str(folder))
+        time.sleep(0.05)
+    with PrivateLibvirtd():
+        assert not folder.exists()
+
+
+def test_folder_of_a_killed_run_is_removed_by_the_next() -> None:
+    with PrivateLibvirtd() as host:
+        abandoned = host.folder.with_name(f"{host.folder.name}-abandoned")
     abandoned.mkdir()
     (abandoned / "owner").touch()
     with PrivateLibvirtd() as host, PrivateLibvirtd() as other:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,8 @@ def test_the_verbs_end_to_end(vm: Vm, host_uri: str) -> None:
     code, out, _ = command(host_uri, "list", guest.name)
     assert code == 0
     assert "boot/ready #1" in out
+    assert command(host_uri, "--readonly", "list", guest.name)[1] == out
+    assert command(host_uri, "--readonly", "load", guest.name, "boot/ready #1")[0] == 6
     put(guest, "two")
     number = guest.domain.ID()
     code, out, _ = command(host_uri, "load", guest.name, "boot/ready #1", "--dry-run")
@@ -95,35 +99,48 @@ def test_the_verbs_end_to_end(vm: Vm, host_uri: str) -> None:
     assert (code, json.loads(out)["error"]["code"]) == (4, "no-such-snapshot")
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "partial", "touched", "base changed", "base missing"])
-def test_a_visibly_damaged_snapshot_leaves_the_guest_running(vm: Vm, host_uri: str, damage: str) -> None:
+def truncate(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+
+
+def mark_partial(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.write(b"LibvirtQemudPart")
+
+
+def test_a_visibly_damaged_snapshot_leaves_the_guest_running(vm: Vm, host_uri: str) -> None:
     guest, domain = vm
     put(guest, "one")
     domain.save_snapshot("s")
     put(guest, "two")
     number, files = guest.domain.ID(), disk_files(guest, live=True)
     memory, = (Path(path) for path in guest.folder.glob("virtsnap-*/*.mem"))
-    if damage == "missing":
-        memory.unlink()
-    elif damage == "truncated":
-        with memory.open("r+b") as stream:
-            stream.truncate(memory.stat().st_size // 2)
-    elif damage == "partial":
-        with memory.open("r+b") as stream:
-            stream.write(b"LibvirtQemudPart")
-    elif damage == "touched":
-        memory.touch()
-    elif damage == "base changed":
-        guest.disks[0].touch()
-    else:
-        guest.disks[0].rename(guest.disks[0].with_suffix(".moved"))
-    code, _, err = command(host_uri, "load", guest.name, "s")
-    assert code == 8, err
-    assert "cannot be loaded" in err
+    base = guest.disks[0]
+    # Moved, not copied, and moved back: the running guest has the base open.
+    damages: list[tuple[Path, Callable[[Path], object] | None, str]] = [
+        (memory, None, "is missing"), (memory, truncate, "bytes, not"), (memory, mark_partial, "written to"),
+        (memory, Path.touch, "written to"), (base, None, "no such file"), (base, Path.touch, "was changed"),
+    ]
+    for path, damage, words in damages:
+        whole = path.with_name("whole")
+        path.rename(whole)
+        if damage is not None:
+            shutil.copy2(whole, path)
+            damage(path)
+        code, _, err = command(host_uri, "load", guest.name, "s")
+        path.unlink(missing_ok=True)
+        whole.rename(path)
+        assert code == 8, err
+        assert "cannot be loaded" in err
+        assert words in err
+        assert guest.domain.ID() == number
     assert still_runs(guest, number)
     assert disk_files(guest, live=True) == files
     assert tokens(guest) == ("two", "two")
     assert names_in_libvirt(guest) == {"s"}
+    domain.load_snapshot("s")
+    assert tokens(guest) == ("one", "one")
 
 
 def test_a_writable_disk_that_only_qemu_knows_is_refused(farm: GuestFarm, host_uri: str) -> None:
@@ -298,19 +315,99 @@ def test_a_disk_that_is_no_file_and_a_managed_save_are_refused(farm: GuestFarm) 
     guest.domain.managedSaveRemove()
 
 
-def test_a_snapshot_of_plain_virsh_is_listed_and_not_loaded(vm: Vm) -> None:
+def test_external_snapshots_of_plain_virsh_are_loaded(vm: Vm) -> None:
     guest, domain = vm
-    guest.domain.snapshotCreateXML(
-        "<domainsnapshot><name>theirs</name></domainsnapshot>", libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-    )
-    number = guest.domain.ID()
-    assert [each.name for each in domain.snapshots()] == ["theirs"]
-    with pytest.raises(UnsupportedError, match="not made by virtsnap"):
-        domain.load_snapshot("theirs")
-    assert still_runs(guest, number)
     put(guest, "one")
-    domain.save_snapshot("ours")
+    guest.domain.snapshotCreateXML(
+        f"<domainsnapshot><name>theirs</name><memory snapshot='external' file='{guest.folder}/theirs.mem'/>"
+        f"<disks><disk name='vda' snapshot='external'><source file='{guest.folder}/theirs.qcow2'/></disk></disks>"
+        "</domainsnapshot>"
+    )
     put(guest, "two")
+    domain.save_snapshot("ours")
+    for _ in range(2):
+        put(guest, "three")
+        domain.load_snapshot("theirs", keep_newer=True)
+        assert tokens(guest) == ("one", "one")
     domain.load_snapshot("ours")
-    assert tokens(guest) == ("one", "one")
+    assert tokens(guest) == ("two", "two")
+    guest.domain.snapshotCreateXML(
+        "<domainsnapshot><name>disks</name></domainsnapshot>", libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    )
+    put(guest, "four")
+    domain.load_snapshot("disks")
+    guest.console.wait_disk(timeout_s=60)
+    assert guest.console.check("cat /mnt/token") == "two"
+    domain.remove_snapshot("theirs")
+    # its files are not virtsnap's to remove
+    assert (guest.folder / "theirs.mem").exists()
+    domain.load_snapshot("ours")
+    assert tokens(guest) == ("two", "two")
+
+
+def test_an_internal_snapshot_is_listed_and_not_loaded(vm: Vm) -> None:
+    guest, domain = vm
+    guest.domain.snapshotCreateXML("<domainsnapshot><name>inside</name></domainsnapshot>")
+    number = guest.domain.ID()
+    assert [each.is_internal for each in domain.snapshots()] == [True]
+    with pytest.raises(UnsupportedError, match="internal"):
+        domain.load_snapshot("inside")
+    with pytest.raises(UnsupportedError, match="internal"):
+        domain.remove_snapshot("inside")
+    assert still_runs(guest, number)
+
+
+def test_of_many_at_once_those_that_say_done_are_done_and_the_others_say_busy(vm: Vm, host_uri: str) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    program = "import sys; from virtsnap.cli.main import main; sys.exit(main())"
+    processes = {
+        f"s{number}": subprocess.Popen(
+            [sys.executable, "-c", program, "-c", host_uri, "save", guest.name, f"s{number}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for number in range(4)
+    }
+    codes = {name: process.wait(120) for name, process in processes.items()}
+    assert set(codes.values()) <= {0, 9}
+    assert 0 in codes.values()
+    done = {name for name, code in codes.items() if code == 0}
+    assert names_in_libvirt(guest) == done
+    assert len(own_files(guest)) == 2 * len(done)
     assert "urn:virtsnap" not in guest.domain.XMLDesc(2)
+    put(guest, "two")
+    domain.load_snapshot(sorted(done)[0])
+    assert tokens(guest) == ("one", "one")
+
+
+def test_a_domain_with_no_writable_disk_needs_to_be_told_where(farm: GuestFarm, host_uri: str) -> None:
+    name = farm.new_name()
+    folder = farm.new_folder(name)
+    farm.make_domain(f"""
+      <domain type='{farm.domain_type}'><name>{name}</name><memory unit='MiB'>64</memory>
+        <os><type arch='x86_64' machine='pc'>hvm</type></os></domain>""")
+    code, _, err = command(host_uri, "save", name, "s")
+    assert code == 6
+    assert "--dir" in err
+    assert command(host_uri, "save", name, "s", "--dir", str(folder))[0] == 0
+    assert command(host_uri, "load", name, "s")[0] == 0
+
+
+def test_a_save_that_is_told_to_end_takes_itself_back(farm: GuestFarm, host_uri: str) -> None:
+    guest = farm.running_guest(memory_mib=768)
+    guest.console.check("dd if=/dev/zero bs=1M count=300 2>/dev/null | tr '\\0' x > /run/much", timeout_s=60)
+    files = disk_files(guest, live=True)
+    program = "import sys; from virtsnap.cli.main import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "-c", host_uri, "save", guest.name, "s"], stdin=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not own_files(guest) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 143
+    assert disk_files(guest, live=True) == files
+    assert not list(guest.folder.glob("virtsnap-*"))
+    assert names_in_libvirt(guest) == set()
+    assert "urn:virtsnap" not in guest.domain.XMLDesc(2)
+    guest.console.check("true")

@@ -19,7 +19,9 @@ from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
+from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.storage_rest import finish_storage
+from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
 
@@ -43,8 +45,11 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    convert_serials,
     convert_plugged_drives,
     convert_devices,
+    strip_port_numbers,
+    convert_consoles,
     finish_storage,
     _assign_addresses,
     convert_rest,

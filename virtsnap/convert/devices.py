@@ -6,18 +6,30 @@ import functools
 from collections.abc import Mapping
 from types import ModuleType
 
-from virtsnap.convert import disk_sources, disks, iothreads, misc_devices, storage_controllers
+from virtsnap.convert import (
+    chardevs,
+    disk_sources,
+    disks,
+    iothreads,
+    misc_devices,
+    serials,
+    storage_controllers,
+    virtio_serial,
+)
 from virtsnap.convert.build import build_device
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.rows import DeviceRow, Table
 
 # Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
 SUBJECTS: tuple[ModuleType, ...] = (
-    misc_devices,
-    storage_controllers,
-    disks,
+    chardevs,
     disk_sources,
+    disks,
     iothreads,
+    misc_devices,
+    serials,
+    storage_controllers,
+    virtio_serial,
 )
 
 

@@ -32,6 +32,7 @@ class Disk:
     is_shareable: bool
     is_transient: bool
     has_block_job: bool
+    is_encrypted_or_sliced: bool
 
     @property
     def is_writable(self) -> bool:
@@ -61,6 +62,7 @@ def _read_disk(disk: etree._Element) -> Disk:
         is_shareable=disk.find("shareable") is not None,
         is_transient=disk.find("transient") is not None,
         has_block_job=disk.find("mirror") is not None,
+        is_encrypted_or_sliced=any(disk.find(f".//{tag}") is not None for tag in ("encryption", "slices")),
     )
 
 

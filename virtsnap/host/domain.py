@@ -31,7 +31,7 @@ _POWER: dict[int, Power] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotObject:
-    """A snapshot as libvirt holds it: its XML with secrets, and whether it is the current one."""
+    """A snapshot as libvirt holds it: its XML, and whether it is the current one."""
 
     xml: str
     is_current: bool
@@ -132,9 +132,12 @@ class Domain:
 
     # Snapshot objects
 
-    def snapshot_objects(self) -> tuple[SnapshotObject, ...]:
-        """Give all snapshot objects, secrets included, in no special order."""
-        secure = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE
+    def snapshot_objects(self, *, with_secrets: bool = True) -> tuple[SnapshotObject, ...]:
+        """Give all snapshot objects in no special order.
+
+        A read-only connection gets none with secrets; only with them can an object be written back.
+        """
+        secure = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE if with_secrets else 0
         with translated(f"{self.name}: cannot list its snapshots"):
             return tuple(
                 SnapshotObject(xml=handle.getXMLDesc(secure), is_current=bool(handle.isCurrent()))

@@ -90,7 +90,7 @@ def read_chain(path: str, format_: str | None) -> tuple[Layer, ...]:
         if header is None or header.backing_path is None:
             return tuple(layers)
         above = f" (the backing file of {where})"
-        where = os.path.normpath(Path(where).parent / header.backing_path)
+        where = str(Path(where).parent / header.backing_path)
         kind = header.backing_format
 
 
@@ -170,6 +170,12 @@ def remove_file(path: str) -> bool:
     except OSError as exc:
         raise HypervisorError(f"{path}: cannot be removed: {exc.strerror}") from exc
     return True
+
+
+def same_files(paths: tuple[str, ...], others: frozenset[str]) -> frozenset[str]:
+    """Give those of `paths` that are the same file as one of `others`, by whatever name."""
+    real = {os.path.realpath(other) for other in others}
+    return frozenset(path for path in paths if os.path.realpath(path) in real)
 
 
 def remove_folder_if_empty(path: str) -> None:

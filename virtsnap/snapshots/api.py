@@ -18,7 +18,7 @@ from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.catalog import Snapshot
 from virtsnap.snapshots.engines import choose_engine
 from virtsnap.snapshots.lock import Lock
-from virtsnap.snapshots.observe import observe, observe_catalog
+from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
 from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.preflight import require_files_of, require_loadable
 from virtsnap.snapshots.run import Context, Outcome, run_plan
@@ -108,7 +108,7 @@ class SnapshotDomain:
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Give all snapshots, oldest first; those that plain virsh made too."""
-        return observe_catalog(self._domain).snapshots
+        return observe_catalog(self._domain, with_secrets=False).snapshots
 
     # Save
 
@@ -150,7 +150,7 @@ class SnapshotDomain:
     ) -> Outcome:
         """Bring the domain back to `name`, and leave the guest running unless `final` says otherwise.
 
-        Needs: a snapshot of virtsnap's whose files are whole.
+        Needs: an external snapshot whose files are whole; one that plain virsh made will do.
         On success: the live and the persistent definition name the same fresh overlays. What was saved
         after `name` on its line is forgotten with its files, unless `keep_newer`.
         On failure: before the old guest's stop it runs on, untouched. After it the domain is shut off,
@@ -168,12 +168,12 @@ class SnapshotDomain:
         return self._plan_load(observe(self._host, self._domain), name, final, keep_newer).plan
 
     def _plan_load(self, view: View, name: str, final: planning.Final, keep_newer: bool) -> _Prepared:
-        facts = view.catalog.find(name).require_facts()
+        facts = facts_of(view.catalog.find(name), uuid=view.uuid)
         require_loadable(facts)
         saved_xml = None if facts.memory is None else self._host.saved_xml(facts.memory.path)
         plan = planning.plan_load(
             planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token()),
-            view, saved_xml=saved_xml, engine=choose_engine(self._host.libvirt_version),
+            view, facts=facts, saved_xml=saved_xml, engine=choose_engine(self._host.libvirt_version),
         )
         require_files_of(saved_xml or view.persistent_xml)
         return _Prepared(plan=plan, read_bytes=0 if facts.memory is None else facts.memory.size_bytes)

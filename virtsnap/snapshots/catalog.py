@@ -100,14 +100,6 @@ class Snapshot:
     problem: str | None
     xml: str = field(repr=False)
 
-    def require_facts(self) -> Facts:
-        """Give the facts, or say why virtsnap cannot load this snapshot."""
-        if self.facts is not None:
-            return self.facts
-        if self.problem:
-            raise UnsupportedError(f"snapshot {self.name!r} cannot be used: {self.problem}")
-        raise UnsupportedError(f"snapshot {self.name!r} was not made by virtsnap",
-                               hint="`virsh snapshot-revert` knows what made it")
 
 
 @dataclass(frozen=True, kw_only=True)

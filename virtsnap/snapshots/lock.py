@@ -27,7 +27,7 @@ from types import TracebackType
 from lxml import etree
 
 from virtsnap.domain_xml.live import parse_xml
-from virtsnap.errors import BusyError
+from virtsnap.errors import BusyError, VirtsnapError
 from virtsnap.host import Domain
 from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.places import new_token
@@ -137,7 +137,11 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except VirtsnapError:
+            if exc is None:
+                raise  # else the error that is on its way says more
 
     def release(self) -> None:
         """Take the claim out of whichever definitions there are now."""

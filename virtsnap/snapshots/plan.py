@@ -34,7 +34,7 @@ from virtsnap.snapshots.steps import (
     Step,
     TakeSnapshot,
 )
-from virtsnap.snapshots.view import View
+from virtsnap.snapshots.view import Unneeded, View
 
 Final = Literal["running", "paused", "as-saved"]
 
@@ -104,7 +104,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
         steps += [_forget(view, (old,)), RenameObject(object_name=object_name, new_name=encoded)]
         kept = tuple(snapshot for snapshot in view.catalog.snapshots if snapshot is not old)
         line = view.files_of_the_line()  # the new snapshot's frozen chain is today's line
-        afterwards += _remove(view, view.unneeded(gone=(old,), kept=kept, line=line))
+        afterwards += _remove(view.unneeded(gone=(old,), kept=kept, line=line))
     if not view.is_persistent:
         afterwards.append(MakeTransient())
     return Plan(op="save", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
@@ -150,6 +150,7 @@ def _obstacle(disk: Disk, view: View) -> str | None:
         (disk.format not in (None, "raw", "qcow2"), f"has the format {disk.format}; raw and qcow2 can be kept"),
         (disk.is_shareable, "is shared with other domains"),
         (disk.is_transient, "is marked <transient/>"),
+        (disk.is_encrypted_or_sliced, "is encrypted or a slice of a file"),
         (disk.has_block_job, "has an active block job"),
         (disk.path is not None and disk.path not in view.chains, f"has a chain that is not whole ({disk.path})"),
     )
@@ -171,13 +172,15 @@ def folder_for(view: View, directory: str | None) -> str:
 # Load
 
 
-def plan_load(request: LoadRequest, view: View, *, saved_xml: str | None, engine: Engine) -> Plan:
-    """Plan a load. `saved_xml` is the definition inside the memory image, None for an offline snapshot.
+def plan_load(
+    request: LoadRequest, view: View, *, facts: Facts, saved_xml: str | None, engine: Engine
+) -> Plan:
+    """Plan a load.
 
-    On failure: NoSuchSnapshotError; UnsupportedError for a snapshot that is not virtsnap's.
+    `facts` are the snapshot's, `saved_xml` is the definition inside the memory image (None for an offline
+    snapshot). On failure: NoSuchSnapshotError; UnsupportedError for a domain that must not be loaded into.
     """
     snapshot = view.catalog.find(request.name)
-    facts = snapshot.require_facts()
     obstacles = _passthrough(view)
     if obstacles:
         raise UnsupportedError(f"{view.name} cannot be loaded: " + "; ".join(obstacles))
@@ -209,7 +212,7 @@ def plan_load(request: LoadRequest, view: View, *, saved_xml: str | None, engine
     # Nothing needs the overlays of the line that is left, unless a snapshot that stays stands on them.
     abandoned = view.files_of_the_line() or frozenset()
     afterwards: list[Step] = [_forget(view, gone)] if gone else []
-    afterwards += _remove(view, view.unneeded(
+    afterwards += _remove(view.unneeded(
         gone=gone, kept=kept, line=frozenset(facts.files), abandoned=abandoned
     ))
     if not view.is_persistent and (facts.memory is not None or revert.start):
@@ -238,7 +241,7 @@ def plan_remove(name: str, view: View) -> Plan:
     unneeded = view.unneeded(gone=(snapshot,), kept=kept, line=view.files_of_the_line())
     return Plan(
         op="rm", domain=view.name, name=name, steps=(_forget(view, (snapshot,)),),
-        afterwards=_remove(view, unneeded),
+        afterwards=_remove(unneeded),
     )
 
 
@@ -257,11 +260,11 @@ def _kept(snapshot: Snapshot) -> KeptObject:
     return KeptObject(object_name=snapshot.object_name, xml=snapshot.xml, is_current=snapshot.is_current)
 
 
-def _remove(view: View, paths: tuple[str, ...]) -> tuple[Step, ...]:
-    if not paths:
+def _remove(unneeded: Unneeded) -> tuple[Step, ...]:
+    if not unneeded.paths:
         return ()
-    folders = tuple(sorted({str(PurePosixPath(path).parent) for path in paths}))
-    return (RemoveFiles(paths=paths, folders=folders),)
+    folders = tuple(sorted({str(PurePosixPath(path).parent) for path in unneeded.paths}))
+    return (RemoveFiles(paths=unneeded.paths, needed=unneeded.needed, folders=folders),)
 
 
 def leftovers(view: View) -> tuple[Snapshot, ...]:

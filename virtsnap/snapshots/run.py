@@ -85,19 +85,19 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
         # A stop that libvirt answered with an error may have happened all the same.
         stopped = stopped or (any(isinstance(step, st.StopGuest) for step in begun) and _is_off(context.domain))
         problems = _take_back(begun, context)
-        if isinstance(exc, VirtsnapError):
+        if isinstance(exc, VirtsnapError) and (stopped or problems):
             raise _told(exc, context.domain.name, stopped=stopped, problems=problems) from exc
         raise
     warnings: list[str] = []
     for step in plan.afterwards:
+        if warnings and isinstance(step, st.RemoveFiles):
+            continue  # what could not be forgotten may still need them
         try:
             if watch is not None:
                 watch(step)
             _timed(step, context)
         except VirtsnapError as exc:
             warnings.append(exc.message)
-            if not isinstance(step, st.RemoveFiles):
-                break
     return Outcome(
         op=plan.op, domain=plan.domain, name=plan.name, state=context.domain.power(),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
@@ -115,8 +115,10 @@ def _timed(step: st.Step, context: Context) -> None:
 
 
 def _take_back(begun: list[st.Step], context: Context) -> list[str]:
-    problems = []
+    problems: list[str] = []
     for step in reversed(begun):
+        if problems and isinstance(step, st.MakeOverlay):
+            continue  # what could not be taken back may still stand on it; a file too many harms nobody
         try:
             undo(step, context)
         except VirtsnapError as exc:
@@ -133,8 +135,6 @@ def _is_off(domain: Domain) -> bool:
 
 def _told(exc: VirtsnapError, name: str, *, stopped: bool, problems: list[str]) -> VirtsnapError:
     """Give the error with what the caller has to know about the state it leaves behind."""
-    if not stopped and not problems:
-        return exc
     message = exc.message
     hint = exc.hint
     if stopped:
@@ -142,10 +142,8 @@ def _told(exc: VirtsnapError, name: str, *, stopped: bool, problems: list[str]) 
         hint = "its snapshots can be loaded, and a start boots the disks of before the load"
     if problems:
         message += ". Not everything could be taken back: " + "; ".join(problems)
-    if stopped or not isinstance(exc, HypervisorError):
-        code = exc.libvirt_code if isinstance(exc, HypervisorError) else None
-        return HypervisorError(message, hint=hint, libvirt_code=code)
-    return HypervisorError(message, hint=hint, libvirt_code=exc.libvirt_code)
+    code = exc.libvirt_code if isinstance(exc, HypervisorError) else None
+    return HypervisorError(message, hint=hint, libvirt_code=code)
 
 
 @singledispatch
@@ -401,7 +399,10 @@ def _(step: st.ResumeGuest, context: Context) -> None:
 @perform.register
 def _(step: st.RemoveFiles, context: Context) -> None:
     freed, problems = 0, []
+    kept = host_files.same_files(step.paths, step.needed)
     for path in step.paths:
+        if path in kept:
+            continue
         try:
             found = host_files.file_facts(path)
             if host_files.remove_file(path) and found is not None:

@@ -213,10 +213,14 @@ class ResumeGuest(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveFiles(Step):
-    """Remove files that nothing refers to any more, and the folder if that empties it. No undo."""
+    """Remove files that nothing refers to any more, and the folder if that empties it. No undo.
+
+    `needed` is what must stay: a file that is one of them under another name is left alone.
+    """
 
     phase = "forget"
     paths: tuple[str, ...]
+    needed: frozenset[str]
     folders: tuple[str, ...]
 
     def describe(self) -> str:

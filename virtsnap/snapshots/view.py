@@ -14,6 +14,14 @@ from virtsnap.snapshots.places import is_ours
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unneeded:
+    """Files that can go, and those that were found to be needed."""
+
+    paths: tuple[str, ...]
+    needed: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """A domain, its snapshots, and the chains of files under both.
 
@@ -60,8 +68,8 @@ class View:
     def unneeded(
         self, *, gone: tuple[Snapshot, ...], kept: tuple[Snapshot, ...], line: frozenset[str] | None,
         abandoned: frozenset[str] = frozenset(),
-    ) -> tuple[str, ...]:
-        """Name the files of ours that nothing needs once `gone` is gone and the domain runs on `line`.
+    ) -> Unneeded:
+        """Find the files of ours that nothing needs once `gone` is gone and the domain runs on `line`.
 
         A file that anything may still stand on is kept: where what `kept` or the line needs cannot be
         known, only the memory images of `gone` go.
@@ -78,4 +86,5 @@ class View:
             else:
                 needed |= used
         candidates |= memory
-        return tuple(sorted(path for path in candidates - needed if is_ours(path, self.uuid)))
+        paths = tuple(sorted(path for path in candidates - needed if is_ours(path, self.uuid)))
+        return Unneeded(paths=paths, needed=frozenset(needed))

@@ -1,0 +1,26 @@
+"""What is not needed is not loaded: the shell's completion and --version must be quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("code", [
+    "import virtsnap",
+    "from virtsnap.cli.main import main; main(['--version'])",
+    "import virtsnap.cli.main",
+])
+def test_neither_libvirt_nor_lxml_is_loaded(code: str) -> None:
+    check = f"import sys\n{code}\nassert not {{'libvirt', 'lxml'}} & set(sys.modules), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_the_api_is_found_when_it_is_used() -> None:
+    import virtsnap
+
+    assert callable(virtsnap.connect)
+    with pytest.raises(AttributeError):
+        virtsnap.nothing  # noqa: B018

@@ -1,0 +1,250 @@
+"""Plans are values: what would be done, without a host."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from lxml import etree
+
+from tests.unit.snapshot_samples import (
+    BASE,
+    FOLDER,
+    domain_xml,
+    line_of_three,
+    memory,
+    ours,
+    overlay,
+    view,
+)
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.errors import NoSuchSnapshotError, UnsupportedError, UsageError
+from virtsnap.snapshots.catalog import read_catalog
+from virtsnap.snapshots.engines.restore import RestoreEngine
+from virtsnap.snapshots.plan import (
+    Final,
+    LoadRequest,
+    SaveRequest,
+    plan_load,
+    plan_remove,
+    plan_save,
+)
+from virtsnap.snapshots.steps import Plan, RemoveFiles, RestoreMemory, TakeSnapshot
+from virtsnap.snapshots.view import View
+
+LINE = [overlay(3), overlay(2), overlay(1), BASE]
+
+
+def save(name: str, of: View, directory: str | None = None) -> Plan:
+    return plan_save(
+        SaveRequest(name=name, directory=directory, description=None, token="000000aa", now_ns=1), of
+    )
+
+
+def load(name: str, of: View, *, final: Final = "running", keep_newer: bool = False) -> Plan:
+    facts = of.catalog.find(name).facts
+    assert facts is not None
+    saved = None if facts.memory is None else domain_xml(facts.disks[0].frozen.path)
+    return plan_load(
+        LoadRequest(name=name, final=final, keep_newer=keep_newer, token="000000bb"), of,
+        facts=facts, saved_xml=saved, engine=RestoreEngine(),
+    )
+
+
+def kinds(plan: Plan) -> list[str]:
+    return [type(step).__name__ for step in (*plan.steps, *plan.afterwards)]
+
+
+def removed(plan: Plan) -> set[str]:
+    return {path for step in plan.afterwards if isinstance(step, RemoveFiles) for path in step.paths}
+
+
+def test_a_first_save_makes_a_folder_beside_the_disk_and_one_object() -> None:
+    plan = save("s", view())
+    assert kinds(plan) == ["MakeFolder", "TakeSnapshot", "RecordFacts"]
+    take = plan.steps[1]
+    assert isinstance(take, TakeSnapshot)
+    assert take.memory_path == f"{FOLDER}/000000aa.mem"
+    assert take.overlays == (("vda", f"{FOLDER}/000000aa-vda.qcow2"),)
+    asked = parse_xml(take.xml)
+    assert [(disk.get("name"), disk.get("snapshot")) for disk in asked.iterfind("disks/disk")] == [
+        ("vda", "external"), ("hda", "no"),
+    ]
+
+
+def test_a_name_cannot_inject_xml_nor_leave_the_folder() -> None:
+    plan = save("../<x>&'\"/", view())
+    take = plan.steps[1]
+    assert isinstance(take, TakeSnapshot)
+    assert etree.fromstring(take.xml).findtext("name") == "%2E.%2F<x>&'\"%2F"
+    assert all(path.startswith(FOLDER + "/") for _, path in take.overlays)
+
+
+def test_a_save_elsewhere_still_has_a_folder_of_the_domains_own() -> None:
+    take = save("s", view(), "/big").steps[1]
+    assert isinstance(take, TakeSnapshot)
+    assert str(take.memory_path).startswith(FOLDER.replace("/images", "/big"))
+
+
+def test_a_second_save_stays_in_the_folder() -> None:
+    take = save("s", view(chain=LINE)).steps[1]
+    assert isinstance(take, TakeSnapshot)
+    assert take.memory_path == f"{FOLDER}/000000aa.mem"
+
+
+def test_replacing_drops_the_old_one_only_after_the_new_one_is_recorded() -> None:
+    plan = save("c", view(line_of_three(), chain=LINE))
+    assert kinds(plan) == [
+        "MakeFolder", "TakeSnapshot", "RecordFacts", "ForgetObjects", "RenameObject", "RemoveFiles",
+    ]
+    assert removed(plan) == {memory(3)}  # its layers carry the line on
+
+
+def test_a_shut_off_domain_gets_a_snapshot_without_memory() -> None:
+    take = save("s", view(active=False)).steps[1]
+    assert isinstance(take, TakeSnapshot)
+    assert (take.memory_path, take.is_active) == (None, False)
+
+
+def test_a_transient_domain_is_persistent_for_the_length_of_a_save() -> None:
+    names = kinds(save("s", view(persistent=False)))
+    assert (names[0], names[-1]) == ("MakePersistent", "MakeTransient")
+
+
+QEMU = "<qemu:commandline>{}</qemu:commandline>"
+
+
+def args(*words: str) -> str:
+    return QEMU.format("".join(f"<qemu:arg value='{word}'/>" for word in words))
+
+
+@pytest.mark.parametrize("extra", [
+    args("-drive", "file=/x.raw,if=none,id=d"),
+    args("--drive", "file=/x.raw,snapshot=on"),
+    args("-hda", "/x.raw"),
+    args("-blockdev", '{"driver":"file","filename":"/x","node-name":"d"}'),
+    args("-blockdev", "driver=file,filename=/x,node-name=f", "-blockdev", "driver=raw,file=f,node-name=d"),
+])
+def test_a_writable_disk_that_only_qemu_knows_is_refused(extra: str) -> None:
+    with pytest.raises(UnsupportedError, match="qemu:commandline"):
+        save("s", view(xml=domain_xml(extra=extra)))
+
+
+@pytest.mark.parametrize("extra", [
+    args("-drive", "file=/x.iso,media=cdrom"),
+    args("-drive", "file=/x.raw,if=none,id=d,readonly=on"),
+    args("-drive", "if=none,id=d"),
+    args("-cdrom", "/x.iso"),
+    args("-blockdev", "driver=file,filename=/x,node-name=f", "-blockdev",
+         "driver=raw,file=f,node-name=d,read-only=on"),
+    args("-blockdev", '{"driver":"null-co","node-name":"d"}'),
+    args("-device", "virtio-blk-pci,drive=d", "-global", "x.y=z"),
+])
+def test_a_disk_that_qemu_cannot_write_to_is_not(extra: str) -> None:
+    save("s", view(xml=domain_xml(extra=extra)))
+
+
+@pytest.mark.parametrize(("disk_extra", "why"), [
+    ("<shareable/>", "shared"), ("<transient/>", "transient"), ("<mirror type='file'/>", "block job"),
+    ("<encryption format='luks'/>", "encrypted"),
+])
+def test_a_disk_that_cannot_be_kept_is_refused_with_the_reason(disk_extra: str, why: str) -> None:
+    with pytest.raises(UnsupportedError, match=why):
+        save("s", view(xml=domain_xml(disk_extra=disk_extra)))
+
+
+def test_uefi_variables_without_memory_would_be_lost() -> None:
+    uefi = domain_xml(os="<nvram>/nvram</nvram>")
+    save("s", view(xml=uefi))
+    with pytest.raises(UnsupportedError, match="NVRAM"):
+        save("s", view(xml=uefi, active=False))
+
+
+def test_a_broken_chain_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="not whole"):
+        save("s", dataclasses.replace(view(), chains={}))
+
+
+def test_a_load_can_fail_only_before_the_stop_or_be_taken_back() -> None:
+    plan = load("b", view(line_of_three(), chain=LINE))
+    assert kinds(plan) == [
+        "MakeFolder", "MakeOverlay", "StopGuest", "RestoreMemory", "DefineDomain", "MakeCurrent", "ResumeGuest",
+        "ForgetObjects", "RemoveFiles",
+    ]
+
+
+def test_the_restored_definition_names_the_new_overlay_without_a_backing_store() -> None:
+    plan = load("b", view(line_of_three(), chain=LINE))
+    restore = next(step for step in plan.steps if isinstance(step, RestoreMemory))
+    disk = parse_xml(restore.xml).find("devices/disk")
+    assert disk is not None
+    source, driver = disk.find("source"), disk.find("driver")
+    assert source is not None
+    assert driver is not None
+    assert source.items() == [("file", f"{FOLDER}/000000bb-vda.qcow2")]
+    assert driver.items() == [("name", "qemu"), ("type", "qcow2"), ("cache", "unsafe")]
+    assert disk.find("backingStore") is None
+
+
+def test_a_linear_load_removes_what_only_later_snapshots_and_the_line_left_needed() -> None:
+    found = view(line_of_three(), chain=LINE)
+    assert removed(load("a", found)) == {memory(2), memory(3), overlay(1), overlay(2), overlay(3)}
+    assert removed(load("b", found)) == {memory(3), overlay(2), overlay(3)}
+    assert removed(load("c", found)) == {overlay(3)}
+    assert BASE not in removed(load("a", found))
+
+
+def test_keep_newer_removes_only_the_line_left() -> None:
+    plan = load("a", view(line_of_three(), chain=LINE), keep_newer=True)
+    assert "ForgetObjects" not in kinds(plan)
+    assert removed(plan) == {overlay(3)}
+
+
+@pytest.mark.parametrize(("final", "state", "runs"), [
+    ("running", "paused", True), ("as-saved", "paused", False), ("as-saved", "running", True),
+    ("paused", "running", False),
+])
+def test_what_the_guest_does_after_a_load(final: Final, state: str, runs: bool) -> None:
+    catalog = read_catalog([(ours(1, "a", parent=None, chain=[BASE], state=state), True)])
+    plan = load("a", view(catalog, chain=[overlay(1), BASE]), final=final)
+    assert ("ResumeGuest" in kinds(plan)) is runs
+
+
+def test_an_offline_snapshot_is_booted_unless_it_is_to_stay_as_saved() -> None:
+    catalog = read_catalog([(ours(1, "a", parent=None, chain=[BASE], state="shutoff"), True)])
+    of = view(catalog, chain=[overlay(1), BASE])
+    assert kinds(load("a", of))[2:6] == ["StopGuest", "DefineDomain", "StartGuest", "ResumeGuest"]
+    assert "StartGuest" not in kinds(load("a", of, final="as-saved"))
+
+
+def test_rm_keeps_every_layer_that_something_stands_on() -> None:
+    found = view(line_of_three(), chain=LINE)
+    for name, number in (("a", 1), ("b", 2), ("c", 3)):
+        assert removed(plan_remove(name, found)) == {memory(number)}
+    after_load_of_a = view(line_of_three(), chain=[overlay(9), BASE])
+    assert removed(plan_remove("c", after_load_of_a)) == {memory(3), overlay(2), overlay(3)}
+    assert removed(plan_remove("b", after_load_of_a)) == {memory(2)}
+
+
+def test_where_a_chain_cannot_be_followed_only_memory_goes() -> None:
+    found = dataclasses.replace(view(line_of_three(), chain=[overlay(9), BASE]), chains={})
+    assert removed(plan_remove("c", found)) == {memory(3)}
+
+
+def test_files_that_are_not_virtsnaps_are_never_removed() -> None:
+    catalog = read_catalog([(ours(1, "a", parent=None, chain=["/images/other.qcow2"]), True)])
+    plan = plan_remove("a", view(catalog, chain=[BASE]))
+    assert removed(plan) == {memory(1), overlay(1)}
+
+
+def test_missing_and_bad_names() -> None:
+    with pytest.raises(NoSuchSnapshotError):
+        plan_remove("x", view())
+    with pytest.raises(UsageError):
+        save("x" * 201, view())
+
+
+def test_every_step_says_in_a_line_what_it_does() -> None:
+    lines = load("a", view(line_of_three(), chain=LINE, persistent=False)).describe()
+    assert len(lines) == 11
+    assert all(line and "\n" not in line for line in lines)
