@@ -12,8 +12,10 @@ from virtsnap.convert import (
     disks,
     iothreads,
     misc_devices,
+    scsi_hostdevs,
     serials,
     storage_controllers,
+    vhost_user_disks,
     virtio_serial,
 )
 from virtsnap.convert.build import build_device
@@ -27,8 +29,10 @@ SUBJECTS: tuple[ModuleType, ...] = (
     disks,
     iothreads,
     misc_devices,
+    scsi_hostdevs,
     serials,
     storage_controllers,
+    vhost_user_disks,
     virtio_serial,
 )
 

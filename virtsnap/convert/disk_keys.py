@@ -7,7 +7,7 @@ import re
 from virtsnap.convert.boot_order import boot_order
 from virtsnap.convert.ledger import NotSayable, Outcome
 from virtsnap.convert.rows import Key
-from virtsnap.convert.values import number, on_off, only_if, parse_number, parse_switch, present_if_on, size_in
+from virtsnap.convert.values import number, on_off, only_if, parse_number, present_if_on, size_in
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 _SERIAL = re.compile(r"[A-Za-z0-9_.+ -]+")
@@ -57,35 +57,16 @@ def block_size(value: str) -> str | None:
     return None if found == "0" else found
 
 
-def share(value: str) -> str | None:
-    """Read share-rw: <shareable/> is on."""
-    return present_if_on(value)
-
-
-def removable(value: str) -> str | None:
-    """Read `removable`."""
-    return on_off(value)
-
-
-def off_is_usual(value: str) -> str | None:
-    """Take off as what the disk has anyway."""
-    try:
-        if not parse_switch(value):
-            return None
-    except ValueError as exc:
-        raise NotSayable(str(exc)) from exc
-    raise NotSayable("libvirt has no word for it")
-
-
+SHARE = Key(key="share-rw", hole="shareable", read=present_if_on)
 ROTATION = Key(key="rotation_rate", hole="rotation_rate", read=not_zero, since=(7, 3))
-REMOVABLE = Key(key="removable", hole="removable", read=removable)
+REMOVABLE = Key(key="removable", hole="removable", read=on_off)
 WWN = Key(key="wwn", hole="wwn", read=wwn)
 
 # What all disks have. Source: qemuBuildDiskDeviceProps() in libvirt's qemu_command.c.
 BLOCK_KEYS: tuple[Key, ...] = (
     Key(key="serial", hole="serial", read=serial),
     Key(key="bootindex", hole="boot_order", read=boot_order),
-    Key(key="share-rw", hole="shareable", read=share),
+    SHARE,
     Key(key="logical_block_size", hole="logical_block_size", read=block_size),
     Key(key="physical_block_size", hole="physical_block_size", read=block_size),
     Key(key="discard_granularity", hole="discard_granularity", read=block_size, since=(9, 8)),
@@ -101,11 +82,9 @@ VIRTIO_BLK_KEYS: tuple[Key, ...] = (
 IDE_KEYS: tuple[Key, ...] = (*BLOCK_KEYS, WWN, ROTATION)
 SCSI_KEYS: tuple[Key, ...] = (*BLOCK_KEYS, WWN, ROTATION, REMOVABLE, printable(8), printable(16))
 SCSI_CD_KEYS: tuple[Key, ...] = (*BLOCK_KEYS, WWN, printable(8), printable(16))
-SCSI_BLOCK_KEYS: tuple[Key, ...] = tuple(
-    key for key in BLOCK_KEYS if key.key in {"bootindex", "share-rw"}
-)
+SCSI_BLOCK_KEYS: tuple[Key, ...] = tuple(key for key in BLOCK_KEYS if key.key in {"bootindex", "share-rw"})
 USB_KEYS: tuple[Key, ...] = (*BLOCK_KEYS, REMOVABLE)
-FLOPPY_KEYS: tuple[Key, ...] = tuple(key for key in BLOCK_KEYS if key.key == "share-rw")
+FLOPPY_KEYS: tuple[Key, ...] = (SHARE,)
 VHOST_USER_BLK_KEYS: tuple[Key, ...] = (
     Key(key="bootindex", hole="boot_order", read=boot_order), *VIRTIO_KEYS,
     Key(key="num-queues", hole="queues", read=not_zero),

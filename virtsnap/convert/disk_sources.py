@@ -60,6 +60,8 @@ def describe_source(draft: Draft, backend: Backend) -> DiskSource:
     children = row.more(draft, storage, holes) if row.more else []
     holes |= _slice(backend) | _encryption(draft, backend, driver)
     element = draft.fill("disk_source", holes)
+    if storage.has("encrypt.parent.format"):
+        _parents_secrets(draft, storage, element)
     for number_, child in enumerate(children):
         element.insert(number_, child)
     if backend.data_file is not None:
@@ -141,9 +143,7 @@ def _encryption(draft: Draft, backend: Backend, driver: str) -> Holes:
 
 
 def _layered_encryption(draft: Draft, storage: Options) -> Holes:
-    """Read rbd's own encryption; layers below the first are those of its parent images."""
-    if storage.has("encrypt.parent.format"):
-        raise NotSayable("an encrypted parent of an encrypted rbd image")
+    """Read rbd's own encryption."""
     kind = storage.take("encrypt.format") or "luks"
     if kind == "luks-any" and not draft.knows((9, 3)):
         raise NotSayable("the encryption luks-any came with libvirt 9.3")
@@ -151,6 +151,19 @@ def _layered_encryption(draft: Draft, storage: Options) -> Holes:
         "encryption": kind, "encryption_engine": "librbd", "encryption_type": "passphrase",
         "encryption_usage": passphrase(draft, storage.claims, storage.take("encrypt.key-secret") or ""),
     }
+
+
+def _parents_secrets(draft: Draft, storage: Options, element: Element) -> None:
+    """Write the passphrases of rbd's parent images behind the first: libvirt has them in a row."""
+    encryption = element.find("encryption")
+    assert encryption is not None, "an encrypted image has an encrypted parent only"
+    prefix = "encrypt.parent"
+    while storage.has(f"{prefix}.format"):
+        if storage.take(f"{prefix}.format") != storage.get("encrypt.format"):
+            raise NotSayable("the parent of an encrypted rbd image is encrypted otherwise")
+        usage = passphrase(draft, storage.claims, storage.take(f"{prefix}.key-secret") or "")
+        etree.SubElement(encryption, "secret", type="passphrase", usage=usage)
+        prefix += ".parent"
 
 
 # What the functions of single protocols share.

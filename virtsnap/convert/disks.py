@@ -43,8 +43,8 @@ Holes = dict[str, str | None]
 TUNING = frozenset({
     "l2-cache-size", "refcount-cache-size", "cache-clean-interval", "l2-cache-entry-size", "lazy-refcounts",
     "overlap-check", "overlap-check.template", "pass-discard-request", "pass-discard-snapshot",
-    "pass-discard-other", "aio-max-batch", "drop-cache", "stats-account-invalid", "stats-account-failed", "page-cache-size",
-    "force-share", "header-digest", "open-timeout",
+    "pass-discard-other", "aio-max-batch", "drop-cache", "stats-account-invalid", "stats-account-failed",
+    "page-cache-size", "force-share", "header-digest", "open-timeout",
 })
 
 
