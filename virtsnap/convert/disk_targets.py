@@ -62,6 +62,8 @@ def _number(disk: Disk) -> int | None:
     unit = place.bus * 2 + place.unit if disk.bus == "ide" else place.unit
     if unit >= units or place.target or (disk.bus != "ide" and place.bus):
         return None
+    if disk.bus == "scsi" and place.controller.index:
+        return None
     return place.controller.index * units + unit
 
 
