@@ -160,8 +160,6 @@ def build_disk(draft: Draft, word: Word, row: DeviceRow) -> None:
         _build(draft, word, row)
     except NotSayable as exc:
         word.note(str(exc))
-        if bus_of(row, word.peek("driver") or "", draft) is Bus.PCI:
-            draft.pci.add(word, None)
 
 
 def _build(draft: Draft, word: Word, row: DeviceRow) -> None:

@@ -98,8 +98,6 @@ def build_vhost_scsi(draft: Draft, word: Word, row: DeviceRow) -> None:
     driver = word.peek("driver") or ""
     wwpn = word.peek("wwpn") or ""
     if not re.fullmatch(r"naa\.[0-9a-fA-F]{16}", wwpn):
-        if bus_of(row, driver, draft) is Bus.PCI:
-            draft.pci.add(word, None)
         return
     model = virtio_model(driver)
     holes: dict[str, str | None] = {"model": None if model == "virtio" else model}

@@ -12,12 +12,10 @@ from virtsnap.convert.storage_parts import Disk, StorageParts
 
 
 def build_vhost_user_disk(draft: Draft, word: Word, row: DeviceRow) -> None:
-    """Join the device with its socket; stays untouched where its -chardev is no socket with a path."""
+    """Join the device with its socket; leaves it untouched where its -chardev is no socket with a path."""
     driver = word.peek("driver") or ""
     chardev = draft.find(word.peek("chardev"), "chardev")
     if chardev is None or not (chardev.peek("path") or chardev.peek("backend.data.addr.data.path")):
-        if bus_of(row, driver, draft) is Bus.PCI:
-            draft.pci.add(word, None)
         return
     source = read_chardev(draft, chardev)
     assert source is not None, "a socket with a path is known to libvirt"
@@ -56,7 +54,8 @@ ROWS: tuple[DeviceRow, ...] = (
         drivers=virtio("vhost-user-blk"), template="disk", bus=Bus.PCI, build=build_vhost_user_disk,
         keys=VHOST_USER_BLK_KEYS, since=(7, 1),
         holes={
-            "source_type": "vhostuser", "snapshot": "no", "device": "disk", "target_bus": "virtio", "format": "raw",
+            "source_type": "vhostuser", "snapshot": "no", "device": "disk", "target_bus": "virtio",
+            "format": "raw",
         },
     ),
 )
