@@ -19,11 +19,13 @@ from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.nics import convert_nics, settle_macs
 from virtsnap.convert.passthrough import convert_rest
+from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
+from virtsnap.convert.storage_rest import finish_storage
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.domain_xml.templates import Templates, writable
@@ -54,6 +56,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_serials,
     convert_audio,
     convert_sound_words,
+    convert_plugged_drives,
     convert_devices,
     settle_macs,
     strip_port_numbers,
@@ -61,6 +64,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_monitors,
     convert_displays,
     settle_video,
+    finish_storage,
     _assign_addresses,
     convert_rest,
 )

@@ -9,13 +9,19 @@ from types import ModuleType
 from virtsnap.convert import (
     audio,
     chardevs,
+    disk_sources,
+    disks,
     displays,
+    iothreads,
     misc_devices,
     netdevs,
     nics,
+    scsi_hostdevs,
     serials,
     sounds,
     spice,
+    storage_controllers,
+    vhost_user_disks,
     video,
     virtio_serial,
     vnc,
@@ -27,7 +33,24 @@ from virtsnap.convert.rows import Bus, DeviceRow, Table
 
 # Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
 SUBJECTS: tuple[ModuleType, ...] = (
-    audio, chardevs, displays, misc_devices, netdevs, nics, serials, sounds, spice, video, virtio_serial, vnc,
+    audio,
+    chardevs,
+    disk_sources,
+    disks,
+    displays,
+    iothreads,
+    misc_devices,
+    netdevs,
+    nics,
+    scsi_hostdevs,
+    serials,
+    sounds,
+    spice,
+    storage_controllers,
+    vhost_user_disks,
+    video,
+    virtio_serial,
+    vnc,
 )
 
 
