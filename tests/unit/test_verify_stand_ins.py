@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from virtsnap.command_line.options import OPTIONS, parse_options
+from virtsnap.command_line.option_table import OPTIONS
+from virtsnap.command_line.options import parse_options
 from virtsnap.verify.stand_in_rules import DEVICES, GL_TWINS, HANDLERS
 from virtsnap.verify.stand_ins import (
     DEFAULT_CDROM_BYTES,

@@ -8,18 +8,22 @@ from pathlib import Path
 import click
 
 from virtsnap.cli.answer import answer, exit_code_of, print_json
-from virtsnap.cli.command_source import CommandLineCommand, read_one
+from virtsnap.cli.command_source import CommandLineCommand, CommandSource, read_one
 from virtsnap.cli.convert_verbs import for_libvirt_option, target_version, template_dir_option
 from virtsnap.cli.main import Settings
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.verify.compare import Difference
-from virtsnap.verify.verify import NotStartedError, Verdict, verify_command_line
+from virtsnap.verify.verify import NotStartedError, Verdict, check_round_trip, verify_command_line
 
 
 @click.command(cls=CommandLineCommand)
 @for_libvirt_option
 @click.option("--pid", type=click.IntRange(min=1), help="Read the command line of this running QEMU.")
 @template_dir_option
+@click.option(
+    "--round-trip", is_flag=True,
+    help="Start nothing: compare with the command line that libvirt makes of the domain (domxml-to-native).",
+)
 @click.option("--show-xml", is_flag=True, help="Print the domain that was started, too.")
 @click.argument("files", nargs=-1, metavar="[FILE | -]")
 @click.pass_obj
@@ -28,6 +32,7 @@ def verify(
     for_libvirt: tuple[int, int] | None,
     pid: int | None,
     template_dirs: tuple[Path, ...],
+    round_trip: bool,
     show_xml: bool,
     files: tuple[str, ...],
 ) -> int:
@@ -39,6 +44,8 @@ def verify(
     Exit 8: one of the two cannot be started.
     """
     source = read_one(files, pid)
+    if round_trip:
+        return _round_trip(settings, source, for_libvirt or target_version(settings.uri), Templates(template_dirs))
     try:
         verdict = verify_command_line(
             source.words.argv, uri=settings.uri, base=source.base,
@@ -57,6 +64,28 @@ def verify(
             click.echo(verdict.xml, nl=False)
         _print(verdict, quiet=settings.quiet)
     return 0 if verdict.comparison.same else 1
+
+
+def _round_trip(
+    settings: Settings, source: CommandSource, target: tuple[int, int] | None, templates: Templates
+) -> int:
+    changes = check_round_trip(
+        source.words.argv, uri=settings.uri, base=source.base, for_libvirt=target, templates=templates
+    )
+    unexplained = [change for change in changes if change.reason is None]
+    if settings.json:
+        print_json({**answer("verify", changes=[asdict(change) for change in changes]), "ok": not unexplained})
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table("subject", "where", "argv", "libvirt", "reason")
+        for change in changes:
+            row = (change.subject, change.where, change.argv or "-", change.libvirt or "-", change.reason or "")
+            table.add_row(*(escape(cell) for cell in row))
+        Console(highlight=False).print(table)
+    return 1 if unexplained else 0
 
 
 def _as_json(verdict: Verdict) -> dict[str, object]:
@@ -90,7 +119,7 @@ def _print(verdict: Verdict, *, quiet: bool) -> None:
     table = Table("subject", "where", "argv", "domain")
     for difference in verdict.comparison.differences:
         table.add_row(*_row(difference))
-    Console(highlight=False).print(table, markup=False)
+    Console(highlight=False).print(table)
 
 
 def _row(difference: Difference) -> tuple[str, str, str, str]:

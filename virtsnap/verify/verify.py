@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from virtsnap.command_line.shell_words import parse_shell_text
 from virtsnap.convert import convert_command_line
 from virtsnap.convert.machines import LIBVIRT_ARCH, arch_of_emulator
 from virtsnap.domain_xml.templates import Templates
@@ -22,9 +23,17 @@ from virtsnap.host.stand_in_files import (
     memory_bytes,
     stand_in_folder,
 )
-from virtsnap.host.stopped_machine import has_uuid, kvm_works, list_machines, stopped_domain, stopped_process
+from virtsnap.host.stopped_machine import (
+    domain_to_argv,
+    has_uuid,
+    kvm_works,
+    list_machines,
+    stopped_domain,
+    stopped_process,
+)
 from virtsnap.verify.compare import Comparison, compare_hardware
 from virtsnap.verify.hardware import Hardware, read_hardware
+from virtsnap.verify.round_trip import Change, compare_round_trip
 from virtsnap.verify.stand_in_rules import HANDLERS
 from virtsnap.verify.stand_ins import Rewritten, StandIn, Surroundings, rewrite, without_unknown_switch
 
@@ -101,6 +110,32 @@ def verify_command_line(
     return Verdict(
         comparison=compare_hardware(ours, theirs), stand_ins=rewritten.stand_ins, argv=rewritten.argv, xml=xml
     )
+
+
+def check_round_trip(
+    argv: Sequence[str],
+    *,
+    uri: str | None,
+    base: Path,
+    for_libvirt: tuple[int, int] | None,
+    emulator: Emulator | None = None,
+    templates: Templates | None = None,
+) -> tuple[Change, ...]:
+    """Compare a command line with the one that libvirt makes of its domain; nothing is started.
+
+    The stand-ins are those of `verify_command_line`, so that libvirt finds what it looks for. On
+    failure: CommandLineError where argv cannot be read, VirtsnapError with libvirt's words.
+    """
+    emulator = emulator or find_emulator(argv[0])
+    with stand_in_folder() as folder:
+        rewritten = rewrite(argv, _surroundings(emulator, folder, base, uri), HANDLERS)
+        _make_files(rewritten)
+        xml = convert_command_line(
+            rewritten.argv, name=f"virtsnap-verify-{uuid_module.uuid4()}", for_libvirt=for_libvirt, base=base,
+            templates=templates,
+        ).xml
+        text = domain_to_argv(uri, xml)
+    return compare_round_trip(rewritten.argv, parse_shell_text(text).argv)
 
 
 def _surroundings(emulator: Emulator, folder: Path, base: Path, uri: str | None) -> Surroundings:
