@@ -15,6 +15,7 @@ from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.passthrough import convert_rest
@@ -52,6 +53,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_serials,
     convert_audio,
     convert_sound_words,
+    convert_guestfwd,
     convert_devices,
     strip_port_numbers,
     convert_consoles,

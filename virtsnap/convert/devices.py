@@ -10,6 +10,7 @@ from virtsnap.convert import (
     audio,
     chardevs,
     displays,
+    guestfwd,
     misc_devices,
     serials,
     sounds,
@@ -25,7 +26,7 @@ from virtsnap.convert.rows import Bus, DeviceRow, Table
 
 # Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
 SUBJECTS: tuple[ModuleType, ...] = (
-    audio, chardevs, displays, misc_devices, serials, sounds, spice, video, virtio_serial, vnc,
+    audio, chardevs, displays, guestfwd, misc_devices, serials, sounds, spice, video, virtio_serial, vnc,
 )
 
 
