@@ -29,7 +29,8 @@ def convert_guestfwd(draft: Draft) -> None:
     cards = {word.peek("netdev") for word in draft.group("device", "nic", "net")}
     for word in draft.group("netdev"):
         found = FORWARD.fullmatch(word.peek("guestfwd") or word.peek("guestfwd.0.str") or "")
-        if found is None or word.peek("id") in cards or not OWN_KEYS.issuperset(item.key for item in word.properties):
+        others = {item.key for item in word.properties} - OWN_KEYS
+        if found is None or others or word.peek("id") in cards:
             continue
         backend: Word | None = draft.find(found["chardev"], "chardev")
         source = read_chardev(draft, backend, path_of_libvirt=True)

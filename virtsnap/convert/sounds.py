@@ -17,7 +17,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.rows import Build, Bus, DeviceRow, Key, virtio
-from virtsnap.convert.values import number
+from virtsnap.convert.values import number_up_to
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 CODECS: Mapping[str, str] = {"hda-duplex": "duplex", "hda-micro": "micro", "hda-output": "output"}
@@ -121,6 +121,6 @@ ROWS = (
     DeviceRow(
         drivers=virtio("virtio-sound"), template="sound", bus=Bus.PCI, build=_build_sound,
         holes={"model": "virtio"}, since=VIRTIO_SOUND_SINCE,
-        keys=(Key(key="streams", hole="streams", read=number), *VIRTIO_KEYS),
+        keys=(Key(key="streams", hole="streams", read=number_up_to(64)), *VIRTIO_KEYS),
     ),
 )
