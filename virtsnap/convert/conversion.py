@@ -18,6 +18,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
+from virtsnap.convert.nics import convert_nics, settle_macs
 from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
@@ -50,11 +51,13 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
     convert_vga,
+    convert_guestfwd,
+    convert_nics,
     convert_serials,
     convert_audio,
     convert_sound_words,
-    convert_guestfwd,
     convert_devices,
+    settle_macs,
     strip_port_numbers,
     convert_consoles,
     convert_monitors,

@@ -12,6 +12,8 @@ from virtsnap.convert import (
     displays,
     guestfwd,
     misc_devices,
+    netdevs,
+    nics,
     serials,
     sounds,
     spice,
@@ -26,7 +28,19 @@ from virtsnap.convert.rows import Bus, DeviceRow, Table
 
 # Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
 SUBJECTS: tuple[ModuleType, ...] = (
-    audio, chardevs, displays, guestfwd, misc_devices, serials, sounds, spice, video, virtio_serial, vnc,
+    audio,
+    chardevs,
+    displays,
+    guestfwd,
+    misc_devices,
+    netdevs,
+    nics,
+    serials,
+    sounds,
+    spice,
+    video,
+    virtio_serial,
+    vnc,
 )
 
 

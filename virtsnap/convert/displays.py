@@ -133,6 +133,8 @@ def _dbus(draft: Draft, word: Word) -> None:
     if not draft.knows(DBUS_SINCE):
         return
     holes = {"type": word.take("type"), **read_keys(word, LOCAL_KEYS["dbus"], draft.target)}
+    if holes.get("rendernode") is not None:
+        holes.setdefault("gl", "no")
     holes["audio"] = audio_reference(draft, word, always=True)
     draft.add(draft.fill("graphics-local", holes), word)
 

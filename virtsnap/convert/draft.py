@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lxml import etree
 
+from virtsnap.command_line.keyval import Property
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.controllers import Controllers
 from virtsnap.convert.ledger import Word, words_of
@@ -53,6 +54,7 @@ class Draft:
         self.find_program = find_program
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
+        self.overrides: list[tuple[Element, Property]] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
         self.root: Element = etree.Element("domain")
@@ -99,6 +101,10 @@ class Draft:
         for word in words:
             word.land(element)
         return element
+
+    def override(self, device: Element, item: Property) -> None:
+        """Have QEMU start one of libvirt's devices with another value of a property (<qemu:override>, 8.2 on)."""
+        self.overrides.append((device, item))
 
     def child(self, path: str) -> Element:
         """Give the element at a path below the domain (`features/acpi`), making what is missing."""

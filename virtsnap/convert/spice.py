@@ -77,6 +77,8 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     """Convert -spice."""
     holes: dict[str, str | None] = {"type": "spice", "keymap": keymap, **read_keys(word, KEYS, draft.target)}
     holes |= _address(draft, word, holes)
+    if holes.get("rendernode") is not None:
+        holes.setdefault("gl", "no")
     holes["passwd"] = password_of(draft, word)
     modes = _modes(word)
     holes["default_mode"] = modes.pop("default", None)

@@ -81,7 +81,8 @@ def _build_video(draft: Draft, word: Word, row: DeviceRow) -> None:
     holes: dict[str, str | None] = {"heads": "1", **adapter.defaults, **row.holes}
     holes["primary"] = "yes" if first or driver in PRIMARY_ONLY else None
     # libvirt has a resolution whole or not at all; half of one is left to <qemu:override>
-    whole = word.has("xres") and word.has("yres")
+    sizes = [word.peek("xres"), word.peek("yres")]
+    whole = all(size is not None and size.isdigit() and int(size) <= MOST for size in sizes)
     keys = row.keys if whole else tuple(key for key in row.keys if key not in RESOLUTION)
     element = draft.fill("video", holes | read_keys(word, keys, draft.target))
     word.claim("id", Outcome.IMPLIED)
@@ -130,7 +131,8 @@ def _only_on(value: str) -> str | None:
     return None
 
 
-_count = number_up_to(1 << 16)
+MOST = 1 << 16
+_count = number_up_to(MOST)
 RESOLUTION = (Key(key="xres", hole="x", read=_count), Key(key="yres", hole="y", read=_count))
 EDID = (Key(key="edid", hole=None, read=_only_on),)
 HEADS = (Key(key="max_outputs", hole="heads", read=_count),)

@@ -73,7 +73,7 @@ def strip_port_numbers(draft: Draft) -> None:
 def _number_of(draft: Draft, word: Word, controller: Controller, console: bool) -> int:
     """Give the port's number as virtser_port_device_realize() in QEMU's virtio-serial-bus.c does."""
     said = word.peek("nr")
-    if said is not None:
+    if said:
         return int(said)
     taken = {
         int(address.get("port") or 0)
