@@ -109,11 +109,22 @@ def convert_audio(draft: Draft) -> None:
         if driver is None:
             continue
         word.claim("driver", Outcome.MAPPED)
-        holes = {"id": ids[word.peek("id") or ""], "type": driver.type}
-        draft.add(draft.fill("audio", holes | read_keys(word, (*KEYS, *driver.keys), draft.target)), word)
+        holes = read_keys(word, (*KEYS, *driver.keys), draft.target)
+        _say_defaults(holes)
+        holes |= {"id": ids[word.peek("id") or ""], "type": driver.type}
+        draft.add(draft.fill("audio", holes), word)
     legacy = _driver(draft, dict(draft.command_line.environment).get("QEMU_AUDIO_DRV"))
     if legacy is not None and legacy.type != "none" and not ids:
         draft.devices.append(draft.fill("audio", {"id": "1", "type": legacy.type}))
+
+
+def _say_defaults(holes: dict[str, str | None]) -> None:
+    """Write out QEMU's own defaults where libvirt refuses what needs them (virDomainAudioDef validation)."""
+    for side in ("in", "out"):
+        if any(holes.get(f"{side}_{name}") for name in ("frequency", "channels", "format")):
+            holes.setdefault(f"{side}_fixed_settings", "yes")
+        if holes.get(f"{side}_fixed_settings") == "yes":
+            holes.setdefault(f"{side}_mixing_engine", "yes")
 
 
 def audio_ids(draft: Draft) -> dict[str, str]:
@@ -132,7 +143,7 @@ def knows_audio(draft: Draft, word: Word) -> bool:
     return name is None or name in audio_ids(draft)
 
 
-def audio_reference(draft: Draft, word: Word, *, key: str = "audiodev", always: bool = False) -> str | None:
+def audio_reference(draft: Draft, word: Word, *, always: bool = False) -> str | None:
     """Take a device's backend; None where it is the first one, which libvirt takes anyway."""
     ids = audio_ids(draft)
 
@@ -141,7 +152,7 @@ def audio_reference(draft: Draft, word: Word, *, key: str = "audiodev", always: 
             raise NotSayable(f"libvirt has no audio backend {value!r}")
         return ids[value] if always or ids[value] != min(ids.values(), key=int) else None
 
-    return word.take_read(key, read)
+    return word.take_read("audiodev", read)
 
 
 def _driver(draft: Draft, name: str | None) -> AudioDriver | None:

@@ -195,7 +195,8 @@ ROWS = (
         holes={"target_type": "isa-serial", "model": "isa-serial"},
     ),
     DeviceRow(
-        drivers=("isa-parallel",), template="parallel", bus=Bus.ISA, build=_build_serial, keys=ISA_KEYS,
+        # libvirt tells QEMU neither number nor address of a parallel port
+        drivers=("isa-parallel",), template="parallel", bus=Bus.ISA, build=_build_serial,
     ),
     DeviceRow(
         drivers=("pci-serial",), template="serial", bus=Bus.PCI, build=_build_serial,

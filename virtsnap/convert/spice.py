@@ -79,6 +79,8 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     holes |= _address(draft, word, holes)
     if holes.get("rendernode") is not None:
         holes.setdefault("gl", "no")
+    if holes.get("tls_port") is not None:
+        draft.warn("SPICE over TLS: libvirt starts such a domain only with spice_tls = 1 in its qemu.conf")
     holes["passwd"] = password_of(draft, word)
     modes = _modes(word)
     holes["default_mode"] = modes.pop("default", None)
