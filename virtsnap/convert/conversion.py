@@ -15,6 +15,7 @@ from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.inputs import write_ps2
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
@@ -59,6 +60,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     write_root,
     convert_builtin_usb,
     convert_vga,
+    convert_guestfwd,
     convert_nics,
     convert_serials,
     convert_audio,
