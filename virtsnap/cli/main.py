@@ -18,6 +18,7 @@ from virtsnap.errors import VirtsnapError
 
 VERBS = {
     "convert": "virtsnap.cli.convert_verbs:convert",
+    "verify": "virtsnap.cli.verify_verbs:verify",
     "create": "virtsnap.cli.create_verb:create",
     "save": "virtsnap.cli.snapshot_verbs:save",
     "load": "virtsnap.cli.snapshot_verbs:load",
