@@ -4,6 +4,7 @@
 PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
+HOST := trixie
 .PHONY: help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
 
 help:
@@ -15,7 +16,9 @@ demo: setup
 test: setup lint
 	@$(PYTHON_IN) -m pytest
 
-test-all: test
+# Every libvirt generation: the tests of make test here, those with a real guest on Debian 13's as well.
+test-all: test hosts
+	@$(PYTHON_IN) -m pytest --on-host $(HOST) tests/host
 
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup
@@ -43,7 +46,6 @@ guest: setup
 	@$(PYTHON_IN) -m tests.guest.build cloud full
 
 # Another libvirt and QEMU: Debian 13 in a folder, kept between runs. HOST=sid and the like on demand.
-HOST := trixie
 hosts: packages
 	@tools/build-host $(HOST)
 	@tools/on-host $(HOST) make setup

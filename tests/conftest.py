@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,35 @@ from tests.host.private_libvirtd import PrivateLibvirtd
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regen", action="store_true", help="write the golden cases anew; read the diff")
+    parser.addoption(
+        "--on-host", metavar="SUITE", help="run the tests on a host that `make hosts` built, such as trixie"
+    )
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run the whole test run on another host, with that host's Python and client library."""
+    suite = config.getoption("--on-host")
+    if suite is None:
+        return None
+    words = list(config.invocation_params.args)
+    while "--on-host" in words:
+        at = words.index("--on-host")
+        del words[at : at + 2]
+    words = [word for word in words if not word.startswith("--on-host=")]
+    tool = Path(__file__).resolve().parents[1] / "tools" / "on-host"
+    return subprocess.call([tool, suite, ".venv/bin/python", "-m", "pytest", *words])
+
+
+def pytest_report_header() -> list[str]:
+    """Name what the tests run on."""
+    found = []
+    for words in (["libvirtd", "--version"], ["qemu-system-x86_64", "--version"]):
+        try:
+            answer = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        except OSError:
+            answer = ""
+        found.append(answer.partition("\n")[0] or f"{words[0]}: not installed")
+    return found
 
 
 @pytest.fixture(scope="session")

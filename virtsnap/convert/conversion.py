@@ -10,15 +10,20 @@ from typing import Any
 from lxml import etree
 
 from virtsnap.command_line.options import parse_options
+from virtsnap.convert.audio import convert_audio
 from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
+from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
+from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
+from virtsnap.convert.sounds import convert_sound_words
+from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
@@ -43,10 +48,16 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    convert_vga,
     convert_serials,
+    convert_audio,
+    convert_sound_words,
     convert_devices,
     strip_port_numbers,
     convert_consoles,
+    convert_monitors,
+    convert_displays,
+    settle_video,
     _assign_addresses,
     convert_rest,
 )

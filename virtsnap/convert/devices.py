@@ -6,13 +6,36 @@ import functools
 from collections.abc import Mapping
 from types import ModuleType
 
-from virtsnap.convert import chardevs, misc_devices, serials, virtio_serial
-from virtsnap.convert.build import build_device
+from virtsnap.convert import (
+    audio,
+    chardevs,
+    displays,
+    misc_devices,
+    serials,
+    sounds,
+    spice,
+    video,
+    virtio_serial,
+    vnc,
+)
+from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.rows import DeviceRow, Table
+from virtsnap.convert.ledger import Word
+from virtsnap.convert.rows import Bus, DeviceRow, Table
 
 # Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
-SUBJECTS: tuple[ModuleType, ...] = (chardevs, misc_devices, serials, virtio_serial)
+SUBJECTS: tuple[ModuleType, ...] = (
+    audio, chardevs, displays, misc_devices, serials, sounds, spice, video, virtio_serial, vnc,
+)
+
+
+# PCI devices of QEMU that libvirt has no word for (`qemu-system-x86_64 -device help`, QEMU 7.2).
+QEMU_ONLY_PCI = frozenset({
+    "secondary-vga", "ati-vga", "pci-serial-2x", "pci-serial-4x", "edu", "pci-testdev", "rocker", "sdhci-pci",
+    "pci-ipmi-bt", "pci-ipmi-kcs", "tpci200", "ctucan_pci", "kvaser_pci", "mioe3680_pci", "pcm3680_pci", "pvrdma",
+    "acpi-erst", "virtio-gpu-rutabaga-pci", "vhost-user-gpio-pci", "vhost-user-i2c-pci", "vhost-user-rng-pci",
+    "vhost-user-input-pci", "vhost-user-snd-pci",
+})
 
 
 @functools.cache
@@ -39,6 +62,17 @@ def convert_devices(draft: Draft) -> None:
     for word in draft.group("device"):
         row = rows.get(word.peek("driver") or "")
         if row is None or draft.target < row.since or (row.once and id(row) in done):
+            _keep_slot(draft, word, row)
             continue
         done.add(id(row))
         (row.build or build_device)(draft, word, row)
+        _keep_slot(draft, word, row)
+
+
+def _keep_slot(draft: Draft, word: Word, row: DeviceRow | None) -> None:
+    """Let a PCI device that stays QEMU's take its slot, so that those behind it keep theirs."""
+    driver = word.peek("driver") or ""
+    if word.untouched and (
+        driver in QEMU_ONLY_PCI if row is None else bus_of(row, driver, draft) is Bus.PCI
+    ):
+        draft.pci.add(word, None)

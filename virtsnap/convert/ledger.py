@@ -56,6 +56,8 @@ class Word:
         self.implied = implied
         self.elements: list[Element] = []
         self.notes: list[str] = []
+        # The words to pass on to QEMU in place of the option's own, where a path in it is relative.
+        self.passed_as: list[str] | None = None
         self._claims: dict[int, Claim] = {}
 
     @property

@@ -81,7 +81,9 @@ def _names(items: list[Property]) -> str:
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
     address = draft.pci.passthrough_address(word) if word.group == "device" else {}
-    return [word.option.spelling, _with_address(word, address)] if address else word.option.words
+    if address:
+        return [word.option.spelling, _with_address(word, address)]
+    return word.passed_as or word.option.words
 
 
 def _with_address(word: Word, address: dict[str, str]) -> str:

@@ -106,8 +106,14 @@ class PciTopology:
 
         Takes `bus`, `addr` and `multifunction` from the word where there is
         one; with `element` None the device is QEMU's alone (passed through)
-        and only takes its slot.
+        and only takes its slot. A word that is here already keeps its turn.
         """
+        same = [function for function in self._functions if word is not None and function.word is word]
+        known = same[0] if same else None
+        if known is not None and (element is None or known.element is not None):
+            return known
+        if known is not None:
+            self._functions.remove(known)
         multifunction = None
         if word is not None and word.group == "device":
             plugged = plugged or (Plugged.DEVICE_JSON if word.properties.json else Plugged.DEVICE)
@@ -115,8 +121,9 @@ class PciTopology:
             bus, addr, multifunction = take("bus"), take("addr"), take("multifunction")
         self._sequence += 1
         devfn = parse_devfn(addr) if addr else None
+        order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
         function = PciFunction(
-            order=(plugged or Plugged.BUILTIN, self._sequence), bus=bus, devfn=devfn, element=element, word=word,
+            order=order, bus=bus, devfn=devfn, element=element, word=word,
             multifunction=multifunction,
         )
         self._functions.append(function)
