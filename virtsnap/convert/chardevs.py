@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
-from virtsnap.convert.values import on_off, one_of, parse_switch, yes_no
+from virtsnap.convert.values import number_up_to, on_off, one_line, one_of, yes_no
 from virtsnap.domain_xml.templates import Element
 from virtsnap.errors import CommandLineError
 
@@ -283,7 +283,7 @@ SWITCHES_WITHOUT_WORD = frozenset({
 COMMON: tuple[Key, ...] = (
     Key(key="backend", hole=None),
     Key(key="id", hole=None),
-    Key(key="logfile", hole="log_file"),
+    Key(key="logfile", hole="log_file", read=one_line),
     Key(key="logappend", hole="log_append", read=on_off),
     Key(
         key="mux", hole=None, outcome=Outcome.SUBSTITUTED,
@@ -291,7 +291,7 @@ COMMON: tuple[Key, ...] = (
     ),
     Key(key="backend.type", hole=None),
     Key(key="backend.data", hole=None),
-    Key(key="backend.data.logfile", hole="log_file"),
+    Key(key="backend.data.logfile", hole="log_file", read=one_line),
     Key(key="backend.data.logappend", hole="log_append", read=on_off),
 )
 
@@ -304,7 +304,7 @@ def _seconds(value: str) -> str:
 
 
 def _mode(value: str) -> str:
-    return "bind" if parse_switch(value) else "connect"
+    return "bind" if on_off(value) == "on" else "connect"
 
 
 _mouse_mode = one_of({"on": "client", "off": "server"})
@@ -325,7 +325,7 @@ BACKENDS: tuple[Backend, ...] = (
             Key(key="server", hole="mode", read=_mode),
             Key(key="wait", hole=None),
             Key(key="telnet", hole="protocol", read=_telnet),
-            Key(key="reconnect", hole="reconnect_timeout_s"),
+            Key(key="reconnect", hole="reconnect_timeout_s", read=number_up_to(2**31 - 1)),
             Key(key="reconnect-ms", hole="reconnect_timeout_s", read=_seconds),
             Key(key="tls-creds", hole=None),
             Key(key="fd", hole=None, outcome=Outcome.MANAGED, note="libvirt opens the socket itself"),
@@ -342,7 +342,7 @@ BACKENDS: tuple[Backend, ...] = (
             Key(key="backend.data.server", hole="mode", read=_mode),
             Key(key="backend.data.wait", hole=None),
             Key(key="backend.data.telnet", hole="protocol", read=_telnet),
-            Key(key="backend.data.reconnect", hole="reconnect_timeout_s"),
+            Key(key="backend.data.reconnect", hole="reconnect_timeout_s", read=number_up_to(2**31 - 1)),
             Key(key="backend.data.reconnect-ms", hole="reconnect_timeout_s", read=_seconds),
             Key(key="backend.data.tls-creds", hole=None),
         ),

@@ -23,6 +23,7 @@ from lxml import etree
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.machines import Machine
 from virtsnap.domain_xml.templates import Element
+from virtsnap.errors import CommandLineError
 
 
 class Plugged(IntEnum):
@@ -65,7 +66,10 @@ class PciBus:
 def parse_devfn(text: str) -> tuple[int, int]:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-    pair = (int(slot, 16), int(function or "0", 16))
+    try:
+        pair = (int(slot, 16), int(function or "0", 16))
+    except ValueError:
+        pair = (-1, -1)
     if not (0 <= pair[0] < 32 and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair
@@ -120,7 +124,15 @@ class PciTopology:
             take = word.take if element is not None else word.peek
             bus, addr, multifunction = take("bus"), take("addr"), take("multifunction")
         self._sequence += 1
-        devfn = parse_devfn(addr) if addr else None
+        try:
+            devfn = parse_devfn(addr) if addr else None
+        except ValueError as exc:
+            option = None if word is None else word.option
+            where = "" if option is None else f"{option.text}: "
+            raise CommandLineError(
+                f"{where}{exc}", argument=None if option is None else option.last,
+                hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
+            ) from exc
         order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
         function = PciFunction(
             order=order, bus=bus, devfn=devfn, element=element, word=word,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from lxml import etree
 
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, read_keys
-from virtsnap.convert.values import on_off, one_of, only_if, parse_switch, yes_no
+from virtsnap.convert.values import host, on_off, one_line, one_of, only_if, port, yes_no
 from virtsnap.convert.vnc import OWN_SOCKET, QEMU_CONF, password_of
 from virtsnap.domain_xml.templates import Element
 
@@ -16,15 +16,18 @@ CHANNELS = frozenset({"main", "display", "inputs", "cursor", "playback", "record
 
 def _absent_if_on(value: str) -> str | None:
     """Give no for on: QEMU says what to disable, libvirt what to enable."""
-    return "no" if parse_switch(value) else None
-
-
-def _if_on(value: str) -> str | None:
-    return "yes" if parse_switch(value) else None
+    return "no" if on_off(value) == "on" else None
 
 
 def _port(value: str) -> str | None:
-    return None if value == "0" else value
+    return None if value == "0" else port(value)
+
+
+def rendernode(value: str) -> str:
+    """Give the path of a render node."""
+    if not value.startswith("/"):
+        raise NotSayable("it is no absolute path")
+    return one_line(value)
 
 
 def _words(*words: str) -> dict[str, str]:
@@ -44,7 +47,7 @@ KEYS: tuple[Key, ...] = (
     Key(key="disable-agent-file-xfer", hole="file_transfer", read=_absent_if_on),
     Key(key="agent-mouse", hole="mouse", read=one_of({"on": "client", "off": "server"})),
     Key(key="gl", hole="gl", read=yes_no),
-    Key(key="rendernode", hole="rendernode"),
+    Key(key="rendernode", hole="rendernode", read=rendernode),
     Key(key="disable-ticketing", hole=None),
     Key(key="seamless-migration", hole=None, read=only_if("on")),
     *(
@@ -74,6 +77,10 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     """Convert -spice."""
     holes: dict[str, str | None] = {"type": "spice", "keymap": keymap, **read_keys(word, KEYS, draft.target)}
     holes |= _address(draft, word, holes)
+    if holes.get("rendernode") is not None:
+        holes.setdefault("gl", "no")
+    if holes.get("tls_port") is not None:
+        draft.warn("SPICE over TLS: libvirt starts such a domain only with spice_tls = 1 in its qemu.conf")
     holes["passwd"] = password_of(draft, word)
     modes = _modes(word)
     holes["default_mode"] = modes.pop("default", None)
@@ -86,13 +93,13 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
 
 
 def _address(draft: Draft, word: Word, holes: dict[str, str | None]) -> dict[str, str | None]:
-    address = word.take("addr")
     if word.take("unix") not in {None, "off"}:
-        path = draft.absolute(address or "/")
+        path = draft.absolute(word.take_read("addr", one_line) or "spice.sock")
         own = OWN_SOCKET.fullmatch(path) is not None
         return {"port": None, "listen_type": "socket", "socket": None if own else path}
     if holes.get("port") is None and holes.get("tls_port") is None:
         return {"listen_type": "none"}
+    address = word.take_read("addr", host)
     # Without addr= QEMU listens everywhere, libvirt on the loopback.
     return {"autoport": "no", "listen_type": "address", "address": address or "0.0.0.0"}  # noqa: S104
 
