@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from virtsnap.verify.hardware import Device, Hardware
+from virtsnap.verify.hardware import KINDS, LETTERS, Device, Hardware
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,9 @@ def compare_hardware(argv: Hardware, domain: Hardware) -> Comparison:
     found = [*_facts(argv.facts, domain.facts), *_devices(argv.devices, domain.devices)]
     differences, expected = [], []
     for difference in found:
+        if difference.reason is not None:
+            expected.append(difference)
+            continue
         row = next((row for row in EXPECTED if row.applies(difference)), None)
         if row is None:
             differences.append(difference)
@@ -85,12 +88,45 @@ def compare_hardware(argv: Hardware, domain: Hardware) -> Comparison:
     return Comparison(differences=tuple(differences), expected=tuple(expected))
 
 
+_LETTERS_BECOME_DEVICES = (
+    "argv has no bootindex: firmware follows -boot's letters; libvirt lists the devices of these letters instead"
+)
+_LETTERS_UNUSED = "firmware follows the list of devices; libvirt leaves -boot's letters at their default"
+
+
+def _boot_order(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Difference]:
+    """Compare lists of devices; letters, which libvirt never writes, with the kinds of the devices listed for them."""
+    named = (LETTERS, KINDS)
+    ours_listed = {name: path for name, path in ours.items() if name not in named}
+    theirs_listed = {name: path for name, path in theirs.items() if name not in named}
+    letters, kinds = ours.get(LETTERS, ""), theirs.get(KINDS, "")
+    if ours_listed:
+        yield from _values("boot order", "", ours_listed, theirs_listed)
+        if letters != theirs.get(LETTERS, ""):
+            yield Difference(
+                subject="boot order", where=LETTERS, argv=letters, domain=theirs.get(LETTERS), reason=_LETTERS_UNUSED
+            )
+    elif theirs_listed:
+        # Network cards may come last unasked: SeaBIOS tries them after what the letters name.
+        wanted = [letter for letter in letters if letter in kinds]
+        follows = list(kinds)[: len(wanted)] == wanted and set(kinds[len(wanted) :]) <= {"n"}
+        yield Difference(
+            subject="boot order", where=LETTERS, argv=letters, domain=" ".join(theirs_listed.values()),
+            reason=_LETTERS_BECOME_DEVICES if follows else None,
+        )
+    elif letters != theirs.get(LETTERS, ""):
+        yield Difference(subject="boot order", where=LETTERS, argv=letters, domain=theirs.get(LETTERS))
+
+
 def _facts(
     argv: Mapping[str, Mapping[str, str]], domain: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Difference]:
     for subject in [*argv, *(name for name in domain if name not in argv)]:
         if subject == "PCI":
-            continue  # said by the devices, but for functions that no device shows
+            continue  # comes last: it says once more what the devices say
+        if subject == "boot order":
+            yield from _boot_order(argv.get(subject, {}), domain.get(subject, {}))
+            continue
         yield from _values(subject, "", argv.get(subject, {}), domain.get(subject, {}))
     ours, theirs = argv.get("PCI", {}), domain.get("PCI", {})
     yield from _values("PCI", "", ours, theirs)
