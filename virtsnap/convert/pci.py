@@ -40,7 +40,7 @@ class Plugged(IntEnum):
 class PciFunction:
     """One device on a PCI bus: where it asked to be, and where it ends up."""
 
-    order: tuple[int, int]
+    order: tuple[int, int, int]
     bus: str | None
     devfn: tuple[int, int] | None
     element: Element | None
@@ -121,7 +121,10 @@ class PciTopology:
             bus, addr, multifunction = take("bus"), take("addr"), take("multifunction")
         self._sequence += 1
         devfn = parse_devfn(addr) if addr else None
-        order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
+        # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
+        in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
+        position = word.option.first if word is not None and in_order else 0
+        order = (plugged or Plugged.BUILTIN, position, self._sequence) if known is None else known.order
         function = PciFunction(
             order=order, bus=bus, devfn=devfn, element=element, word=word,
             multifunction=multifunction,

@@ -92,6 +92,15 @@ def number(value: str) -> str:
         raise NotSayable(f"{value!r} is not a number") from exc
 
 
+def hexadecimal(digits: int) -> Callable[[str], str]:
+    """Make a reader that gives a number as 0x… with so many digits."""
+
+    def read(value: str) -> str:
+        return f"0x{int(number(value)):0{digits}x}"
+
+    return read
+
+
 def size_in(unit_bytes: int) -> Callable[[str], str]:
     """Make a reader that gives a size in whole units of so many bytes."""
 
