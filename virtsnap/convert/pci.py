@@ -23,6 +23,7 @@ from lxml import etree
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.machines import Machine
 from virtsnap.domain_xml.templates import Element
+from virtsnap.errors import CommandLineError
 
 
 class Plugged(IntEnum):
@@ -120,7 +121,14 @@ class PciTopology:
             take = word.take if element is not None else word.peek
             bus, addr, multifunction = take("bus"), take("addr"), take("multifunction")
         self._sequence += 1
-        devfn = parse_devfn(addr) if addr else None
+        try:
+            devfn = parse_devfn(addr) if addr else None
+        except ValueError as exc:
+            where = word.option.text if word is not None else "addr"
+            raise CommandLineError(
+                f"{where}: {exc}", argument=word.option.last if word is not None else None,
+                hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
+            ) from exc
         # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
         in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
         position = word.option.first if word is not None and in_order else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virtsnap.convert.ledger import NotSayable
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key
 from virtsnap.convert.values import number, on_off
 
@@ -34,3 +34,9 @@ ROM_KEYS: tuple[Key, ...] = (
 )
 ACPI_KEYS: tuple[Key, ...] = (Key(key="acpi-index", hole="acpi_index", read=number, since=(7, 3)),)
 PCI_KEYS: tuple[Key, ...] = (*ROM_KEYS, *ACPI_KEYS)
+
+
+def settle_rom(word: Word, holes: dict[str, str | None]) -> None:
+    """Say nothing of the BAR where there is no ROM: libvirt refuses the two together, and the guest sees none."""
+    if holes.get("rom_enabled") == "no" and holes.pop("rom_bar", None) is not None:
+        word.claim("rombar", Outcome.IMPLIED)
