@@ -41,7 +41,7 @@ class Plugged(IntEnum):
 class PciFunction:
     """One device on a PCI bus: where it asked to be, and where it ends up."""
 
-    order: tuple[int, int]
+    order: tuple[int, int, int]
     bus: str | None
     devfn: tuple[int, int] | None
     element: Element | None
@@ -133,7 +133,10 @@ class PciTopology:
                 f"{where}{exc}", argument=None if option is None else option.last,
                 hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
             ) from exc
-        order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
+        # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
+        in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
+        position = word.option.first if word is not None and in_order else 0
+        order = (plugged or Plugged.BUILTIN, position, self._sequence) if known is None else known.order
         function = PciFunction(
             order=order, bus=bus, devfn=devfn, element=element, word=word,
             multifunction=multifunction,
