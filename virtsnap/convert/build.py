@@ -59,5 +59,7 @@ def place(draft: Draft, word: Word, element: Element, bus: Bus) -> None:
             etree.SubElement(
                 element, "address", type="ccw", cssid=f"0x{cssid:x}", ssid=f"0x{ssid:x}", devno=f"0x{number:04x}"
             )
+    elif bus is Bus.USB:
+        draft.usb.add(word, element)
     elif bus is Bus.MMIO:
         etree.SubElement(element, "address", type="virtio-mmio")

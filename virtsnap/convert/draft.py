@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lxml import etree
 
@@ -15,7 +16,10 @@ from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.machines import Machine
 from virtsnap.convert.pci import PciTopology
 from virtsnap.convert.rows import Version
+from virtsnap.convert.usb_ports import UsbPorts
 from virtsnap.domain_xml.templates import Element, Templates
+
+Part = TypeVar("Part")
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -57,6 +61,8 @@ class Draft:
         self.overrides: list[tuple[Element, Property]] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
+        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
+        self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")
 
@@ -121,6 +127,13 @@ class Draft:
     def absolute(self, path: str) -> str:
         """Give a path as an absolute one, as libvirt wants it; relative ones start at `base`."""
         return path if path.startswith("/") else os.path.normpath(self.base / path)
+
+    def part(self, kind: type[Part]) -> Part:
+        """Give what one subject keeps for this conversion: an object of its class, made at the first asking."""
+        if kind not in self._parts:
+            self._parts[kind] = kind()
+        part: Part = self._parts[kind]
+        return part
 
     def warn(self, text: str) -> None:
         """Add a warning to the report, once."""

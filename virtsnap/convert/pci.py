@@ -66,10 +66,7 @@ class PciBus:
 def parse_devfn(text: str) -> tuple[int, int]:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-    try:
-        pair = (int(slot, 16), int(function or "0", 16))
-    except ValueError:
-        pair = (-1, -1)
+    pair = (int(slot, 16), int(function or "0", 16))
     if not (0 <= pair[0] < 32 and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair
@@ -127,9 +124,11 @@ class PciTopology:
         try:
             devfn = parse_devfn(addr) if addr else None
         except ValueError as exc:
-            option = None if word is None else word.option
-            where = "" if option is None else f"{option.text}: "
-            raise CommandLineError(f"{where}{exc}", argument=None if option is None else option.last) from exc
+            where = word.option.text if word is not None else "addr"
+            raise CommandLineError(
+                f"{where}: {exc}", argument=word.option.last if word is not None else None,
+                hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
+            ) from exc
         order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
         function = PciFunction(
             order=order, bus=bus, devfn=devfn, element=element, word=word,

@@ -12,7 +12,7 @@ from virtsnap.convert.values import host, on_off, one_line, one_of, only_if, por
 from virtsnap.convert.vnc import OWN_SOCKET, QEMU_CONF, password_of
 from virtsnap.domain_xml.templates import Element
 
-TLS_NOTE = "libvirt has TLS, for all channels, where spice_tls = 1 in its qemu.conf"
+TLS_NOTE = "libvirt has TLS where spice_tls = 1 in its qemu.conf"
 CHANNELS = frozenset({"main", "display", "inputs", "cursor", "playback", "record", "smartcard", "usbredir"})
 
 
