@@ -74,7 +74,8 @@ EXPECTED: tuple[ExpectedRow, ...] = (
 
 def compare_hardware(argv: Hardware, domain: Hardware) -> Comparison:
     """Compare what argv gave with what the domain gave."""
-    found = [*_facts(argv.facts, domain.facts), *_devices(argv.devices, domain.devices)]
+    has_cd = any(device.driver.endswith("-cd") for device in argv.devices)
+    found = [*_facts(argv.facts, domain.facts, has_cd), *_devices(argv.devices, domain.devices)]
     differences, expected = [], []
     for difference in found:
         if difference.reason is not None:
@@ -94,8 +95,8 @@ _LETTERS_BECOME_DEVICES = (
 _LETTERS_UNUSED = "firmware follows the list of devices; libvirt leaves -boot's letters at their default"
 
 
-def _boot_order(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Difference]:
-    """Compare lists of devices; letters, which libvirt never writes, with the kinds of the devices listed for them."""
+def _boot_order(ours: Mapping[str, str], theirs: Mapping[str, str], has_cd: bool) -> Iterator[Difference]:
+    """Compare lists of devices; -boot's letters are compared with the kinds of the devices listed for them."""
     named = (LETTERS, KINDS)
     ours_listed = {name: path for name, path in ours.items() if name not in named}
     theirs_listed = {name: path for name, path in theirs.items() if name not in named}
@@ -104,12 +105,13 @@ def _boot_order(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[
         yield from _values("boot order", "", ours_listed, theirs_listed)
         if letters != theirs.get(LETTERS, ""):
             yield Difference(
-                subject="boot order", where=LETTERS, argv=letters, domain=theirs.get(LETTERS), reason=_LETTERS_UNUSED
+                subject="boot order", where=LETTERS, argv=letters, domain=theirs.get(LETTERS),
+                reason=_LETTERS_UNUSED,
             )
     elif theirs_listed:
-        # Network cards may come last unasked: SeaBIOS tries them after what the letters name.
-        wanted = [letter for letter in letters if letter in kinds]
-        follows = list(kinds)[: len(wanted)] == wanted and set(kinds[len(wanted) :]) <= {"n"}
+        # What the letters do not name comes last, in any order: SeaBIOS tries it all the same.
+        wanted = [letter for letter in letters if letter in kinds or (letter == "d" and has_cd)]
+        follows = list(kinds)[: len(wanted)] == wanted
         yield Difference(
             subject="boot order", where=LETTERS, argv=letters, domain=" ".join(theirs_listed.values()),
             reason=_LETTERS_BECOME_DEVICES if follows else None,
@@ -119,13 +121,13 @@ def _boot_order(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[
 
 
 def _facts(
-    argv: Mapping[str, Mapping[str, str]], domain: Mapping[str, Mapping[str, str]]
+    argv: Mapping[str, Mapping[str, str]], domain: Mapping[str, Mapping[str, str]], has_cd: bool
 ) -> Iterator[Difference]:
     for subject in [*argv, *(name for name in domain if name not in argv)]:
         if subject == "PCI":
             continue  # comes last: it says once more what the devices say
         if subject == "boot order":
-            yield from _boot_order(argv.get(subject, {}), domain.get(subject, {}))
+            yield from _boot_order(argv.get(subject, {}), domain.get(subject, {}), has_cd)
             continue
         yield from _values(subject, "", argv.get(subject, {}), domain.get(subject, {}))
     ours, theirs = argv.get("PCI", {}), domain.get("PCI", {})
