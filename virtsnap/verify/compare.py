@@ -92,6 +92,7 @@ def compare_hardware(argv: Hardware, domain: Hardware) -> Comparison:
 _LETTERS_BECOME_DEVICES = (
     "argv has no bootindex: firmware follows -boot's letters; libvirt lists the devices of these letters instead"
 )
+_AFTER_THE_KERNEL = "firmware starts the kernel that it was given, and tries nothing after it"
 _LETTERS_UNUSED = "firmware follows the list of devices; libvirt leaves -boot's letters at their default"
 
 
@@ -102,7 +103,10 @@ def _boot_order(ours: Mapping[str, str], theirs: Mapping[str, str], has_cd: bool
     theirs_listed = {name: path for name, path in theirs.items() if name not in named}
     letters, kinds = ours.get(LETTERS, ""), theirs.get(KINDS, "")
     if ours_listed:
-        yield from _values("boot order", "", ours_listed, theirs_listed)
+        for difference in _values("boot order", "", ours_listed, theirs_listed):
+            # The ROM of a direct kernel boot never gives control back.
+            after_kernel = difference.argv is None and ours_listed.get("1", "").startswith("/rom@genroms/")
+            yield replace(difference, reason=_AFTER_THE_KERNEL if after_kernel else None)
         if letters != theirs.get(LETTERS, ""):
             yield Difference(
                 subject="boot order", where=LETTERS, argv=letters, domain=theirs.get(LETTERS),
@@ -146,6 +150,7 @@ def _devices(ours: tuple[Device, ...], theirs: tuple[Device, ...]) -> Iterator[D
     at_ours, at_theirs = _by_place(ours), _by_place(theirs)
     left = [d for place, d in at_ours.items() if place not in at_theirs or at_theirs[place].driver != d.driver]
     right = [d for place, d in at_theirs.items() if place not in at_ours or at_ours[place].driver != d.driver]
+    surplus = list(right)
     for place, device in at_ours.items():
         other = at_theirs.get(place)
         if other is not None and other.driver == device.driver:
@@ -153,7 +158,7 @@ def _devices(ours: tuple[Device, ...], theirs: tuple[Device, ...]) -> Iterator[D
     for device in left:
         if _below_one_of(device, left):
             continue
-        match = _best_match(device, [d for d in right if not _below_one_of(d, right)])
+        match = _best_match(device, [d for d in right if not _below_one_of(d, surplus)])
         if match is None:
             yield Difference(subject="device", where=device.driver, argv=f"at {device.place}", domain=None)
             continue
@@ -170,7 +175,7 @@ def _devices(ours: tuple[Device, ...], theirs: tuple[Device, ...]) -> Iterator[D
             if difference.where.rsplit(": ", 1)[-1] not in moved
         )
     for device in right:
-        if not _below_one_of(device, right):
+        if not _below_one_of(device, surplus):
             yield Difference(subject="device", where=device.driver, argv=None, domain=f"at {device.place}")
 
 

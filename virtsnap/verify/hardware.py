@@ -61,6 +61,7 @@ UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("failover_pair_id", "migrate-extra", "extended-state", "acpi-mr-restore"),
                     "about migration"),
     "write-cache": "what is asked for; what is in force is read from the drive",
+    **dict.fromkeys(("fdtypeA", "fdtypeB"), "what is asked for; the type in force is the floppy drive's own"),
     "usb_version": "the speed in force is read from the port",
 }
 # What only says which place was asked for: the place itself is compared.
