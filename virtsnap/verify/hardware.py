@@ -131,7 +131,9 @@ def _visible(node: Node, bus: str, drives: Mapping[str, str]) -> Iterator[tuple[
         if name in UNSEEN or (bus, name) in UNSEEN_ON_A_BUS:
             continue
         if name in _DRIVES:
-            yield name, drives.get(value, f"unknown ({value})")
+            medium = drives.get(value, f"unknown ({value})")
+            # A CD cannot be written to, whatever the host may do with its image.
+            yield name, medium.split(",")[0] if node.driver.endswith("-cd") else medium
         elif name in BACKENDS:
             yield name, "connected" if value else "none"
         elif name == "romfile":
