@@ -62,6 +62,7 @@ UNSEEN: Mapping[str, str] = {
                     "about migration"),
     "write-cache": "what is asked for; what is in force is read from the drive",
     **dict.fromkeys(("fdtypeA", "fdtypeB"), "what is asked for; the type in force is the floppy drive's own"),
+    **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
     "usb_version": "the speed in force is read from the port",
 }
 # What only says which place was asked for: the place itself is compared.
