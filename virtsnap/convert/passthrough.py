@@ -36,7 +36,9 @@ ON_OFF_AUTO = frozenset({
     "old_msi", "intremap",
 })
 # Properties that are strings although their values look like numbers.
-STRINGS = frozenset({"serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile"})
+STRINGS = frozenset({
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile", "x-speed", "x-width",
+})
 
 
 # Options that QEMU merges when they come again, so that a leftover key can be given on its own.

@@ -75,7 +75,9 @@ EXPECTED: tuple[ExpectedRow, ...] = (
         applies=_only_halt, reason="libvirt always adds -boot strict=on: firmware stops after the listed devices"
     ),
     ExpectedRow(applies=_uuid_of_nobody, reason="argv names no UUID, and a domain always has one"),
-    ExpectedRow(applies=_screens_of_qxl, reason="libvirt always says how many screens a QXL card has, one at least"),
+    ExpectedRow(
+        applies=_screens_of_qxl, reason="libvirt always says how many screens a QXL card has, one at least"
+    ),
 )
 
 
