@@ -45,7 +45,7 @@ TUNING = frozenset({
     "l2-cache-size", "refcount-cache-size", "cache-clean-interval", "l2-cache-entry-size", "lazy-refcounts",
     "overlap-check", "overlap-check.template", "pass-discard-request", "pass-discard-snapshot",
     "pass-discard-other", "aio-max-batch", "drop-cache", "stats-account-invalid", "stats-account-failed",
-    "page-cache-size", "force-share", "header-digest", "open-timeout",
+    "page-cache-size", "force-share", "header-digest", "open-timeout", "discard-no-unref",
 })
 
 
@@ -65,7 +65,7 @@ def plan_backend(draft: Draft, backend: Backend | None, device: Options, kind: s
     `device` are the keys of the guest's side, `kind` is libvirt's <disk device>.
     """
     plan = Plan(claims=device.claims)
-    plan.holes = read_modes(backend, device) | read_policies(backend, device)
+    plan.holes = read_modes(backend, device, draft.target) | read_policies(backend, device)
     if kind == "cdrom":
         plan.holes["readonly"] = ""
     if backend is None or backend.empty:
