@@ -91,12 +91,13 @@ class SnapshotTree(SnapshotDomain):
         """
 
         def prepare(view: View) -> _Prepared:
-            _refuse_internal_beside(view.catalog)
             request = planning.SaveRequest(
                 name=name, directory=None, description=description, token=new_token(), now_ns=time.time_ns(),
                 replace=False, disk_only=disk_only, asked=frozenset(asked),
             )
-            return _Prepared(plan=planning.plan_save(request, view))
+            plan = planning.plan_save(request, view)
+            _refuse_internal_beside(view.catalog)
+            return _Prepared(plan=plan)
 
         return self._operate("snapshot-create-as", prepare, timeout_s=timeout_s, watch=None)
 
