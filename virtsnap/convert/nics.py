@@ -110,7 +110,11 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
     holes: dict[str, str | None] = dict(netdev.holes)
     holes |= _driver_holes(draft, word, row, netdev)
     holes |= {"model": virtio_model(driver) if driver.startswith("virtio-") else driver}
-    holes |= read_keys(word, row.keys, draft.target)
+    keys = row.keys
+    if netdev.holes.get("type") not in MTU_TYPES:
+        # "setting MTU on interface type user is not supported yet": the key is left to the override.
+        keys = tuple(key for key in keys if key.key != "host_mtu")
+    holes |= read_keys(word, keys, draft.target)
     settle_rom(word, holes)
     element = draft.fill("interface", holes)
     draft.add(element, word, *netdev.words)
@@ -120,6 +124,10 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
         name = word.peek("id") or ""
         etree.SubElement(element, "alias", name=name if name.startswith("ua-") else f"ua-{name}")
     place(draft, word, element, bus_of(row, driver, draft))
+
+
+# Source: qemuDomainNetSupportsMTU() in libvirt's qemu_domain.c.
+MTU_TYPES = frozenset({"network", "bridge", "ethernet", "vhostuser"})
 
 
 def _driver_holes(draft: Draft, word: Word, row: DeviceRow, netdev: Netdev) -> dict[str, str | None]:
