@@ -6,7 +6,7 @@ into XML.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lxml import etree
 
@@ -49,13 +49,14 @@ def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
     return to_text(root)
 
 
-def with_metadata(xml: str, element: etree._Element) -> str:
-    """Give a `<domain>` with one more metadata element."""
+def with_our_metadata(xml: str, elements: Iterable[etree._Element]) -> str:
+    """Give a `<domain>` whose metadata holds these elements of virtsnap's and no others of virtsnap's."""
     root = parse_xml(xml)
+    strip_our_metadata(root)
     metadata = root.find("metadata")
     if metadata is None:
         metadata = etree.SubElement(root, "metadata")
-    metadata.append(element)
+    metadata.extend(elements)
     return to_text(root)
 
 
