@@ -16,7 +16,7 @@ from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.catalog import Snapshot
-from virtsnap.snapshots.engines import choose_engine
+from virtsnap.snapshots.engines import EngineName, choose_engine
 from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
@@ -148,9 +148,11 @@ class SnapshotDomain:
 
     def load_snapshot(
         self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
-        timeout_s: float | None = None, watch: Watch | None = None,
+        engine: EngineName | None = None, timeout_s: float | None = None, watch: Watch | None = None,
     ) -> Outcome:
         """Bring the domain back to `name`, and leave the guest running unless `final` says otherwise.
+
+        `engine` forces a way to revert (`virtsnap.snapshots.engines`); None is the best on that host.
 
         Needs: an external snapshot whose files are whole; one that plain virsh made will do.
         On success: the live and the persistent definition name the same fresh overlays. What was saved
@@ -161,21 +163,28 @@ class SnapshotDomain:
         """
 
         def prepare(view: View) -> _Prepared:
-            return self._plan_load(view, name, final, keep_newer)
+            return self._plan_load(view, name, final, keep_newer, engine)
 
         return self._operate("load", prepare, timeout_s=timeout_s, watch=watch)
 
-    def plan_load(self, name: str, *, final: planning.Final = "running", keep_newer: bool = False) -> Plan:
+    def plan_load(
+        self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
+        engine: EngineName | None = None,
+    ) -> Plan:
         """Say what `load_snapshot` would do, and touch nothing."""
-        return self._plan_load(self._look(), name, final, keep_newer).plan
+        return self._plan_load(self._look(), name, final, keep_newer, engine).plan
 
-    def _plan_load(self, view: View, name: str, final: planning.Final, keep_newer: bool) -> _Prepared:
+    def _plan_load(
+        self, view: View, name: str, final: planning.Final, keep_newer: bool, engine: EngineName | None
+    ) -> _Prepared:
+        chosen = choose_engine(self._host.libvirt_version, engine)
         facts = facts_of(view.catalog.find(name), uuid=view.uuid)
         require_loadable(facts)
         saved_xml = None if facts.memory is None else self._host.saved_xml(facts.memory.path)
         plan = planning.plan_load(
-            planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token()),
-            view, facts=facts, saved_xml=saved_xml, engine=choose_engine(self._host.libvirt_version),
+            planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token(),
+                                 now_s=int(time.time())),
+            view, facts=facts, saved_xml=saved_xml, engine=chosen,
         )
         require_files_of(saved_xml or view.persistent_xml)
         return _Prepared(plan=plan, read_bytes=0 if facts.memory is None else facts.memory.size_bytes)

@@ -19,12 +19,12 @@ from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import read_snapshot
 from virtsnap.snapshots.journal import Journal, with_passwords_of
-from virtsnap.snapshots.run import Context, perform, runs_on, take_back, tidy_up
+from virtsnap.snapshots.run import Context, perform, runs_on, runs_on_native, take_back, tidy_up
 
 How = Literal["finished", "undone"]
 
-_SWITCHES = (st.StopGuest, st.RestoreMemory, st.DefineDomain, st.StartGuest)
-_STARTS = (st.StopGuest, st.RestoreMemory, st.StartGuest)
+_SWITCHES = (st.StopGuest, st.RestoreMemory, st.RevertNatively, st.DefineDomain, st.StartGuest)
+_STARTS = (st.StopGuest, st.RestoreMemory, st.RevertNatively, st.StartGuest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +118,22 @@ def _is_complete(step: st.TakeSnapshot, domain: Domain) -> bool:
 
 def _rest_of_load(rest: tuple[st.Step, ...], journal: Journal, domain: Domain) -> tuple[st.Step, ...] | None:
     overlays = {step.path for step in journal.plan.steps if isinstance(step, st.MakeOverlay)}
+    native = next((step for step in rest if isinstance(step, st.RevertNatively)), None)
     is_active = domain.is_active()
-    is_ours = is_active and runs_on(domain, overlays)
+    is_ours = is_active and (
+        runs_on(domain, overlays) if native is None else runs_on_native(domain, native)
+    )
     if is_active and not is_ours:
         return None  # the old guest was not stopped, or somebody started it again
     resumed = any(isinstance(step, st.ResumeGuest) for step in journal.begun_steps)
     # Without disks the old guest cannot be told from the new one, and nothing is lost by starting anew.
-    if is_ours and (resumed or (overlays and domain.power() == "running")):
+    if is_ours and (resumed or ((overlays or native) and domain.power() == "running")):
         # It may have run: from here on its overlays belong to it, and nothing starts it anew.
         return tuple(step for step in rest if not isinstance(step, _STARTS)
                      and not (isinstance(step, st.ResumeGuest) and domain.power() == "running"))
     if resumed and not is_active:
         # It ran and was switched off: both definitions are there, a start boots the loaded line.
         return ()
-    # Redone from the stop: nothing ran on the overlays.
+    # Redone from the stop: nothing ran on the overlays. libvirt's own revert makes others each time.
     again = (st.StopGuest(),) if is_ours and not isinstance(rest[0], st.StopGuest) else ()
     return (*again, *rest)

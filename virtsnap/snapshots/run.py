@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 
+from lxml import etree
+
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import files as host_files
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, read_snapshot, renamed, with_facts
-from virtsnap.snapshots.definition import with_our_metadata
+from virtsnap.snapshots.definition import our_metadata, with_metadata_in_snapshot, with_our_metadata
 from virtsnap.snapshots.journal import Journal, Keeper
 from virtsnap.snapshots.lock import Claim, claim_element
+from virtsnap.snapshots.places import is_native_overlay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,11 @@ class Context:
 
     def define(self, xml: str) -> None:
         """Replace the persistent definition; claim and journal go on in the new one."""
-        kept = () if self.journal is None else self.journal.elements()
-        self.host.define(with_our_metadata(xml, (claim_element(self.claim), *kept)))
+        self.host.define(with_our_metadata(xml, self.elements()))
+
+    def elements(self) -> tuple[etree._Element, ...]:
+        """Give what every persistent definition carries while the operation runs."""
+        return (claim_element(self.claim), *(() if self.journal is None else self.journal.elements()))
 
     def require_time(self, doing: str) -> None:
         """Raise OperationTimeoutError when no time is left."""
@@ -429,6 +435,58 @@ def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:
         return False
     running = {disk.path for disk in read_disks(parse_xml(domain.live_xml())) if disk.is_writable}
     return running == set(paths)
+
+
+@perform.register
+def _(step: st.RevertNatively, context: Context) -> None:
+    domain, kept = context.domain, step.snapshot
+    # The revert replaces both definitions by those in the snapshot object: so claim and journal go in there.
+    marked = with_metadata_in_snapshot(kept.xml, context.elements())
+    domain.redefine_snapshot(marked, current=kept.is_current)
+    domain.revert(kept.object_name, paused=step.has_memory)
+    if domain.is_active():
+        for prefix, uri in our_metadata(domain.live_xml()):
+            domain.set_metadata(None, prefix=prefix, uri=uri, live=True, persistent=False)
+    overlays = native_overlays(step, domain.persistent_xml())
+    for path in overlays:
+        host_files.make_private(path)
+    _remove_native(step, but=overlays)
+    # Without <revertDisks>, by which libvirt would remove these overlays at a later revert of its own.
+    domain.redefine_snapshot(kept.xml, current=True)
+
+
+@undo.register
+def _(step: st.RevertNatively, context: Context) -> None:
+    domain = context.domain
+    if runs_on_native(domain, step):
+        domain.destroy()
+    if native_overlays(step, domain.persistent_xml()):
+        context.define(step.previous_xml)
+    domain.redefine_snapshot(step.snapshot.xml, current=step.snapshot.is_current)
+    if not domain.is_active():
+        _remove_native(step)
+
+
+def _remove_native(step: st.RevertNatively, *, but: tuple[str, ...] = ()) -> None:
+    """Remove what this revert made and left: a try that failed, or was cut off."""
+    for _, frozen in step.frozen:
+        for path in host_files.files_beside(frozen):
+            if path not in but and is_native_overlay(path, frozen, since_s=step.since_s):
+                host_files.remove_file(path)
+
+
+def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
+    """Give the disks of a definition that are overlays of this revert."""
+    now = {disk.target: disk.path for disk in read_disks(parse_xml(xml))}
+    return tuple(
+        path for target, frozen in step.frozen
+        if (path := now.get(target)) is not None and is_native_overlay(path, frozen, since_s=step.since_s)
+    )
+
+
+def runs_on_native(domain: Domain, step: st.RevertNatively) -> bool:
+    """Say whether there is a guest that this revert started."""
+    return domain.is_active() and len(native_overlays(step, domain.live_xml())) == len(step.frozen)
 
 
 @perform.register

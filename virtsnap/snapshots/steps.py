@@ -174,6 +174,26 @@ class RestoreMemory(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RevertNatively(Step):
+    """Have libvirt revert to a snapshot, paused; both definitions follow. Undo: end the guest, put all back.
+
+    libvirt makes an overlay beside each file of `frozen` (target, path), named by the second;
+    `since_s` tells those made now from older ones.
+    """
+
+    phase = "restore"
+    snapshot: KeptObject
+    has_memory: bool
+    frozen: tuple[tuple[str, str], ...]
+    since_s: int
+    previous_xml: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"have libvirt revert to {self.snapshot.object_name}, paused"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DefineDomain(Step):
     """Replace the persistent definition. Undo: put the previous one back."""
 
