@@ -33,6 +33,8 @@ class Controller:
         """The qdev id that libvirt will give it."""
         if self.type == "usb":
             return "usb" if self.index == 0 else f"usb{self.index}"
+        if self.qemu_id == "ide":
+            return "ide"  # built into the machine, and so are the names of its buses
         return ALIASES.get(self.type, self.type + "{}").format(self.index)
 
 

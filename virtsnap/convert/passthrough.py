@@ -8,6 +8,7 @@ libvirt changes (buses) are rewritten in what is passed on.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from lxml import etree
@@ -41,7 +42,9 @@ MERGED = frozenset({"machine", "boot", "m", "smp", "overcommit", "name", "msg", 
 
 def convert_rest(draft: Draft) -> None:
     """Pass on what is left: properties of libvirt's devices by override, the rest by commandline."""
-    overrides: list[tuple[Element, list[Property]]] = []
+    overrides: dict[int, tuple[Element, list[Property]]] = {}
+    for element, item in draft.overrides:
+        overrides.setdefault(id(element), (element, []))[1].append(item)
     args: list[str] = []
     passed: list[Word] = []
     for word in draft.words:
@@ -55,8 +58,12 @@ def convert_rest(draft: Draft) -> None:
             args += _whole(draft, word)
             passed.append(word)
         elif left and word.group == "device" and word.elements and draft.knows(OVERRIDE_SINCE):
-            overrides.append((word.elements[0], left))
+            overrides.setdefault(id(word.elements[0]), (word.elements[0], []))[1].extend(left)
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:override>")
+        elif word.passed_as is not None and word.elements:
+            args += word.passed_as
+            word.claim_rest(Outcome.PASSTHROUGH)
+            passed.append(word)
         elif left and word.group in MERGED:
             args += [f"-{word.group}", join_commas([(item.key, item.value) for item in left])]
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:commandline>")
@@ -65,7 +72,7 @@ def convert_rest(draft: Draft) -> None:
             word.claim_rest(Outcome.DROPPED, f"{_names(left)}: libvirt has no word for it")
             draft.warn(f"{word.option.text}: {_names(left)} dropped, libvirt has no word for it")
     if overrides:
-        _write_overrides(draft, overrides)
+        _write_overrides(draft.root, overrides.values())
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
         for argument in args:
@@ -97,8 +104,8 @@ def _with_address(word: Word, address: dict[str, str]) -> str:
     return ",".join([driver.replace(",", ",,"), join_commas([*rest, *address.items()])])
 
 
-def _write_overrides(draft: Draft, overrides: list[tuple[Element, list[Property]]]) -> None:
-    block = etree.SubElement(draft.root, QEMU + "override", nsmap={"qemu": QEMU_NAMESPACE})
+def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Property]]]) -> None:
+    block = etree.SubElement(root, QEMU + "override", nsmap={"qemu": QEMU_NAMESPACE})
     for number, (element, left) in enumerate(overrides):
         alias = element.find("alias")
         if alias is None:

@@ -7,7 +7,8 @@ The command line calls these methods and nothing below them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -221,6 +222,15 @@ class SnapshotDomain:
         with Lock(self._domain, "recover", force=force) as lock:
             return self._recover(lock)
 
+    @contextmanager
+    def _held(self, op: str) -> Iterator[tuple[Lock, Recovered | None]]:
+        """Hold the domain for an operation, once what was interrupted before it has been recovered.
+
+        An unattended runner has nobody who could recover for it.
+        """
+        with Lock(self._domain, op) as lock:
+            yield lock, self._recover(lock)
+
     def _recover(self, lock: Lock) -> Recovered | None:
         keeper = Keeper(self._domain)
         left = keeper.found()
@@ -239,9 +249,7 @@ class SnapshotDomain:
         self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
     ) -> Outcome:
         started = time.monotonic()
-        with Lock(self._domain, op) as lock:
-            # An unattended runner has nobody who could recover for it.
-            before = self._recover(lock)
+        with self._held(op) as (lock, before):
             prepared = prepare(observe(self._host, self._domain))
             context = Context(
                 host=self._host, domain=self._domain, claim=lock.claim, journal=Keeper(self._domain),

@@ -102,8 +102,7 @@ def _is_complete(step: st.TakeSnapshot, domain: Domain) -> bool:
     objects = {found.object_name for each in domain.snapshot_objects() if (found := read_snapshot(each.xml))}
     if step.object_name not in objects:
         # A later step renames it; by then it was complete.
-        return any(step.memory_path is not None and step.memory_path in each.xml
-                   for each in domain.snapshot_objects())
+        return any(path in each.xml for _, path in step.overlays for each in domain.snapshot_objects())
     if step.memory_path is not None:
         memory = Path(step.memory_path)
         try:
