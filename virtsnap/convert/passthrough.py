@@ -87,10 +87,13 @@ def _names(items: list[Property]) -> str:
 
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
-    address = draft.pci.passthrough_address(word) if word.group == "device" else {}
-    if address:
+    address = draft.pci.passthrough_address(word)
+    if address and word.group == "device":
         return [word.option.spelling, _with_address(word, address)]
-    return word.passed_as or word.option.words
+    words = word.passed_as or word.option.words
+    if address and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    return words
 
 
 def _with_address(word: Word, address: dict[str, str]) -> str:
