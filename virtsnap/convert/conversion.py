@@ -18,10 +18,11 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.inputs import write_ps2
+from virtsnap.convert.mac_addresses import settle_macs
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.misc_devices import convert_balloon, convert_nvram
 from virtsnap.convert.monitors import convert_monitors
-from virtsnap.convert.nics import convert_nics, settle_macs
+from virtsnap.convert.net_legacy import convert_nics
 from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.pci_controllers import strip_zpci, write_root

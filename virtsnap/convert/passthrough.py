@@ -45,7 +45,7 @@ def convert_rest(draft: Draft) -> None:
     overrides: dict[int, tuple[Element, list[Property]]] = {}
     for element, item in draft.overrides:
         overrides.setdefault(id(element), (element, []))[1].append(item)
-    args: list[str] = []
+    args: list[str] = [*draft.made_up]
     passed: list[Word] = []
     for word in draft.words:
         left = word.unclaimed()
