@@ -45,7 +45,7 @@ def convert_rest(draft: Draft) -> None:
     overrides: dict[int, tuple[Element, list[Property]]] = {}
     for element, item in draft.overrides:
         overrides.setdefault(id(element), (element, []))[1].append(item)
-    args: list[str] = []
+    args: list[str] = [*draft.made_up]
     whole: list[Word] = []
     passed: list[Word] = []
     for word in draft.words:
@@ -93,7 +93,11 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     changes = _changes(draft, word)
     if changes:
         return [word.option.spelling, _with_changes(word, changes)]
-    return word.passed_as or word.option.words
+    words = word.passed_as or word.option.words
+    address = draft.pci.passthrough_address(word)
+    if address and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    return words
 
 
 def _changes(draft: Draft, word: Word) -> dict[str, str]:
