@@ -17,6 +17,7 @@ from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.inputs import write_ps2
+from virtsnap.convert.iommus import convert_machine_iommu
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.nics import convert_nics, settle_macs
@@ -75,6 +76,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     settle_video,
     finish_storage,
     write_ps2,
+    convert_machine_iommu,
     _assign_addresses,
     convert_rest,
 )
