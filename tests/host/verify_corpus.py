@@ -15,7 +15,8 @@ OUTPUT = Path(__file__).resolve().parents[2] / ".cache" / "verify-corpus.json"
 
 def tell(case: CaseResult) -> None:
     print(f"{case.result:12} {case.name}")
-    for line in case.message.splitlines()[:3]:
+    lines = case.message.splitlines()
+    for line in ([line for line in lines if "warning:" not in line.lower()] or lines)[:3]:
         print(f"             {line}")
     if case.comparison is not None:
         for found in case.comparison.differences[:8]:

@@ -99,7 +99,7 @@ def read_chardev(draft: Draft, backend: Word | None, *, path_of_libvirt: bool = 
     if backend is None:
         return None
     row = backend_row(backend)
-    if row is None or draft.target < row.since or _unsayable(backend):
+    if row is None or draft.target < row.since or _unsayable(draft, backend, row):
         return None
     holes: Holes = dict(read_keys(backend, (*COMMON, *row.keys, *row.nested), draft.target))
     backend.claim("backend", Outcome.MAPPED)
@@ -142,7 +142,9 @@ def backend_row(backend: Word) -> Backend | None:
 def can_have(draft: Draft, backend: Word | None) -> bool:
     """Tell, without claiming anything, whether libvirt has a backend."""
     row = None if backend is None else backend_row(backend)
-    return backend is not None and row is not None and draft.target >= row.since and not _unsayable(backend)
+    if backend is None or row is None:
+        return False
+    return draft.target >= row.since and not _unsayable(draft, backend, row)
 
 
 def lost_path(draft: Draft, backend: Word, suffix: str) -> str:
@@ -159,7 +161,12 @@ def claim_fdset(draft: Draft, path: str) -> None:
             word.claim_all(Outcome.MANAGED, FDSET_NOTE)
 
 
-def _unsayable(backend: Word) -> bool:
+def _unsayable(draft: Draft, backend: Word, row: Backend) -> bool:
+    # libvirt refuses SPICE's channels in a domain without SPICE (qemuValidateDomainChrSourceDef), QEMU does not
+    if row.type in {"spicevmc", "spiceport"} and not (
+        draft.group("spice") or any(word.peek("type") == "spice-app" for word in draft.group("display"))
+    ):
+        return True
     return any(
         (item.key.removeprefix("backend.data.") in SWITCHES_WITHOUT_WORD and item.value not in {"off", ""})
         or (item.key == "backend.data.addr.type" and item.value == "vsock")

@@ -135,6 +135,8 @@ def _dbus(draft: Draft, word: Word) -> None:
     holes = {"type": word.take("type"), **read_keys(word, LOCAL_KEYS["dbus"], draft.target)}
     if holes.get("rendernode") is not None:
         holes.setdefault("gl", "no")
+    if holes.get("p2p") is not None and holes.get("address") is not None:
+        del holes["p2p"]  # libvirt has the one or the other, and with an address there is a bus
     holes["audio"] = audio_reference(draft, word, always=True)
     draft.add(draft.fill("graphics-local", holes), word)
 

@@ -66,10 +66,7 @@ class PciBus:
 def parse_devfn(text: str) -> tuple[int, int]:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-    try:
-        pair = (int(slot, 16), int(function or "0", 16))
-    except ValueError:
-        pair = (-1, -1)
+    pair = (int(slot, 16), int(function or "0", 16))
     if not (0 <= pair[0] < 32 and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair

@@ -6,11 +6,13 @@ from lxml import etree
 
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.monitors import made_by_libvirt
 from virtsnap.convert.rows import Key, Table, read_keys
 from virtsnap.convert.values import host, on_off, one_line, one_of, only_if, port, yes_no
 from virtsnap.convert.vnc import OWN_SOCKET, QEMU_CONF, password_of
 from virtsnap.domain_xml.templates import Element
 
+TLS_NOTE = "libvirt has TLS where spice_tls = 1 in its qemu.conf"
 CHANNELS = frozenset({"main", "display", "inputs", "cursor", "playback", "record", "smartcard", "usbredir"})
 
 
@@ -79,10 +81,12 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     holes |= _address(draft, word, holes)
     if holes.get("rendernode") is not None:
         holes.setdefault("gl", "no")
-    if holes.get("tls_port") is not None:
-        draft.warn("SPICE over TLS: libvirt starts such a domain only with spice_tls = 1 in its qemu.conf")
     holes["passwd"] = password_of(draft, word)
     modes = _modes(word)
+    if not made_by_libvirt(draft):
+        _of_a_person(word, holes)
+        modes = {name: mode for name, mode in modes.items() if mode != "secure"}
+        word.claim("tls-channel", Outcome.SUBSTITUTED, TLS_NOTE)
     holes["default_mode"] = modes.pop("default", None)
     element = draft.fill("graphics-spice", holes)
     listen = element.find("listen")
@@ -90,6 +94,19 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     for index, (name, mode) in enumerate(modes.items()):
         element.insert(at + index, etree.Element("channel", name=name, mode=mode))
     return draft.add(element, word)
+
+
+def _of_a_person(word: Word, holes: dict[str, str | None]) -> None:
+    """Settle what libvirt writes otherwise than others do: TLS, and who gets in where no password is said."""
+    if holes.get("tls_port") is not None:
+        # libvirt refuses a TLS port in the domain while spice_tls is off in its qemu.conf, as it is by default.
+        holes["tls_port"] = None
+        word.claim("tls-port", Outcome.SUBSTITUTED, TLS_NOTE)
+        if holes.get("port") is None:
+            holes["autoport"] = "yes"
+    open_to_all = word.peek("disable-ticketing") not in {None, "off"}
+    if holes["passwd"] is None and not open_to_all and holes["listen_type"] != "none":
+        holes["passwd"] = ""  # QEMU lets nobody in until a ticket is set, and libvirt with an empty password
 
 
 def _address(draft: Draft, word: Word, holes: dict[str, str | None]) -> dict[str, str | None]:

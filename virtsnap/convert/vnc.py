@@ -63,7 +63,9 @@ def convert_vnc(draft: Draft, word: Word, keymap: str | None) -> Element | None:
         return None
     word.take("vnc")
     display_port = holes.get("port")
-    holes |= {"type": "vnc", "keymap": keymap, **read_keys(word, KEYS, draft.target)}
+    # of a display on a socket libvirt's schema takes neither
+    keys = [key for key in KEYS if key.hole is None or holes["listen_type"] != "socket"]
+    holes |= {"type": "vnc", "keymap": keymap, **read_keys(word, keys, draft.target)}
     if display_port is not None and word.has("to"):
         holes |= {"port": None, "autoport": "yes"}
         word.claim("to", Outcome.SUBSTITUTED, "libvirt looks for a free port by itself")

@@ -145,6 +145,25 @@ class Domain:
         with contextlib.suppress(libvirt.libvirtError):
             self._handle.abortJob()
 
+    # Consoles
+
+    def number(self) -> int | None:
+        """Give the number that libvirt gave to the running QEMU, another one for each; None where none runs.
+
+        On failure: NoSuchDomainError where the domain is gone altogether.
+        """
+        with translated(f"{self.name}: cannot read its state"):
+            # The handle keeps the number of when it was looked up.
+            found = self._handle.connect().lookupByUUIDString(self.uuid)
+            return int(found.ID()) if found.isActive() else None
+
+    def open_console(self, device: str | None, flags: int) -> Any:
+        """Open a serial, parallel or virtio console (by its alias; None is the first) as a libvirt stream."""
+        with translated(f"{self.name}: cannot open its console"):
+            stream = self._handle.connect().newStream(libvirt.VIR_STREAM_NONBLOCK)
+            self._handle.openConsole(device, stream, flags)
+            return stream
+
     # Metadata
 
     def set_metadata(self, xml: str | None, *, prefix: str, uri: str, live: bool, persistent: bool) -> None:

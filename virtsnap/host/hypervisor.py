@@ -33,6 +33,13 @@ class Host:
         """Say whether the hypervisor's files are this machine's: the URI names no server and no transport."""
         return is_local_uri(self.uri)
 
+    def is_alive(self) -> bool:
+        """Say whether the connection still stands."""
+        try:
+            return self._handle is not None and bool(self._handle.isAlive())
+        except libvirt.libvirtError:
+            return False
+
     def __enter__(self) -> Host:
         return self
 

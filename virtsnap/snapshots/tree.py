@@ -10,14 +10,17 @@ external one is there, because the two kinds undo each other's assumptions.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError, UsageError
 from virtsnap.host import connect as connect_host
+from virtsnap.host.console import Console as GuestConsole
+from virtsnap.host.console import register_event_loop
+from virtsnap.snapshots import leaving
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.api import SnapshotDomain, SnapshotHost, _Prepared
 from virtsnap.snapshots.catalog import Catalog, Snapshot
-from virtsnap.snapshots.lock import Lock
+from virtsnap.snapshots.lock import Lock, is_held
 from virtsnap.snapshots.observe import observe_catalog
 from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.plan import Final, Scope
@@ -142,6 +145,27 @@ class SnapshotTree(SnapshotDomain):
 
         return self._operate("snapshot-delete", prepare, timeout_s=timeout_s, watch=None)
 
+    def is_held(self) -> bool:
+        """Say whether a live operation of virtsnap's holds the domain: then it comes back."""
+        return is_held(self._domain)
+
+    def console(
+        self, *, device: str | None, force: bool, safe: bool, stdin: int | None, stdout: int, escape: bytes
+    ) -> GuestConsole:
+        """Prepare a console session; the connection must have been opened with `with_events`."""
+        return GuestConsole(
+            self._host, self._domain, device=device, force=force, safe=safe, stdin=stdin, stdout=stdout,
+            escape=escape,
+        )
+
+    def has_files_of_ours(self) -> bool:
+        """Say whether anything of virtsnap's is under the domain or in its snapshots."""
+        return leaving.has_files_of_ours(self._domain)
+
+    def leave(self, undefine: Callable[[], bool], *, removes_disks: bool) -> tuple[bool, tuple[str, ...]]:
+        """Clear up once `undefine` has taken the definition away; see `leaving.leave`."""
+        return leaving.leave(self._host, self._domain, undefine, removes_disks=removes_disks)
+
 
 def _refuse_internal_beside(catalog: Catalog) -> None:
     internal = [snapshot.name for snapshot in catalog.snapshots if snapshot.is_internal]
@@ -162,6 +186,8 @@ def _require_all_internal(catalog: Catalog) -> None:
         )
 
 
-def connect_tree(uri: str | None = None, *, readonly: bool = False) -> TreeHost:
-    """Connect to a hypervisor; on failure: HypervisorError."""
+def connect_tree(uri: str | None = None, *, readonly: bool = False, with_events: bool = False) -> TreeHost:
+    """Connect to a hypervisor, `with_events` so that consoles can be opened; on failure: HypervisorError."""
+    if with_events:
+        register_event_loop()
     return TreeHost(connect_host(uri, readonly=readonly))

@@ -35,6 +35,7 @@ class Session:
     def __init__(self, preferences: Preferences) -> None:
         self.preferences = preferences
         self._host: TreeHost | None = None
+        self._with_events = False
 
     def __enter__(self) -> Session:
         return self
@@ -52,10 +53,17 @@ class Session:
         """Connect, once; on failure: VirshFailure."""
         if self._host is None:
             try:
-                self._host = connect_tree(self.preferences.uri, readonly=self.preferences.readonly)
+                self._host = connect_tree(self.preferences.uri, readonly=self.preferences.readonly,
+                                          with_events=self._with_events)
             except VirtsnapError as exc:
                 raise VirshFailure("failed to connect to the hypervisor", exc) from exc
         return self._host
+
+    def prepare_events(self) -> None:
+        """Have the connection serve consoles too: a new one, if there is one already that does not."""
+        if not self._with_events:
+            self.close()
+            self._with_events = True
 
     def domain(self, command: Command) -> SnapshotTree:
         """Find the domain that the command names; on failure: NoSuchDomainError in virsh's words."""
@@ -78,6 +86,12 @@ class Session:
         """Run one command; say whether it did what it was asked for. What went wrong is told here."""
         started = time.monotonic()
         is_done = False
+        try:
+            if not command.wants_help and command.verb.option("domain"):
+                self.host()  # virsh connects before anything else, and ends without its empty line if it cannot
+        except VirtsnapError as exc:
+            print_error(exc)
+            return False
         try:
             if command.wants_help:
                 self.say(format_help(command.verb))
