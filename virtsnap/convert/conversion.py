@@ -50,7 +50,8 @@ class Conversion:
 
 def _assign_addresses(draft: Draft) -> None:
     settle_usb(draft)
-    draft.pci.assign()
+    for element, item in draft.pci.assign():
+        draft.override(element, item)
     strip_zpci(draft)
 
 
