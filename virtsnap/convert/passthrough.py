@@ -37,7 +37,8 @@ ON_OFF_AUTO = frozenset({
 })
 # Properties that are strings although their values look like numbers.
 STRINGS = frozenset({
-    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile", "x-speed", "x-width",
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile",
+    "x-speed", "x-width",
 })
 
 
