@@ -61,7 +61,7 @@ class Draft:
         self.overrides: list[tuple[Element, Property]] = []
         self.made_up: list[str] = []
         self.pci = PciTopology(machine)
-        self.controllers = Controllers()
+        self.controllers = Controllers({word.peek("id") or "" for word in self.group("device")})
         self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
