@@ -15,6 +15,7 @@ from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.nics import convert_nics, settle_macs
@@ -51,6 +52,7 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    *HEAD_SUBJECTS,
     convert_vga,
     convert_nics,
     convert_serials,
@@ -65,6 +67,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_displays,
     settle_video,
     finish_storage,
+    *FINISHING_SUBJECTS,
     _assign_addresses,
     convert_rest,
 )

@@ -28,6 +28,7 @@ from virtsnap.convert import (
 )
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.head_subjects import HEAD_MODULES
 from virtsnap.convert.ledger import Word
 from virtsnap.convert.rows import Bus, DeviceRow, Table
 
@@ -51,6 +52,7 @@ SUBJECTS: tuple[ModuleType, ...] = (
     video,
     virtio_serial,
     vnc,
+    *HEAD_MODULES,
 )
 
 

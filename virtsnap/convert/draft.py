@@ -12,6 +12,7 @@ from lxml import etree
 from virtsnap.command_line.keyval import Property
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.controllers import Controllers
+from virtsnap.convert.head import Head
 from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.machines import Machine
 from virtsnap.convert.pci import PciTopology
@@ -58,6 +59,9 @@ class Draft:
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
         self.overrides: list[tuple[Element, Property]] = []
+        self.head = Head()
+        self.extra_arguments: list[str] = []
+        self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
         self._parts: dict[type[Any], Any] = {}
@@ -132,6 +136,11 @@ class Draft:
             self._parts[kind] = kind()
         part: Part = self._parts[kind]
         return part
+
+    def pass_on(self, arguments: Sequence[str], *words: Word) -> None:
+        """Give QEMU arguments of its own by <qemu:commandline>, for what some words say and libvirt cannot."""
+        self.extra_arguments += arguments
+        self.extra_words += words
 
     def warn(self, text: str) -> None:
         """Add a warning to the report, once."""
