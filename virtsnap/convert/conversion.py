@@ -15,11 +15,14 @@ from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
+from virtsnap.convert.inputs import write_ps2
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.nics import convert_nics, settle_macs
 from virtsnap.convert.passthrough import convert_rest
+from virtsnap.convert.pci_controllers import strip_zpci, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
@@ -27,6 +30,7 @@ from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
 from virtsnap.convert.storage_rest import finish_storage
+from virtsnap.convert.usb import convert_builtin_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.domain_xml.templates import Templates, writable
@@ -45,7 +49,9 @@ class Conversion:
 
 
 def _assign_addresses(draft: Draft) -> None:
+    settle_usb(draft)
     draft.pci.assign()
+    strip_zpci(draft)
 
 
 # First what decides about the rest, last what is left over.
@@ -53,7 +59,10 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
     *HEAD_SUBJECTS,
+    write_root,
+    convert_builtin_usb,
     convert_vga,
+    convert_guestfwd,
     convert_nics,
     convert_serials,
     convert_audio,
@@ -68,6 +77,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     settle_video,
     finish_storage,
     *FINISHING_SUBJECTS,
+    write_ps2,
     _assign_addresses,
     convert_rest,
 )

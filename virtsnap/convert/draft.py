@@ -17,6 +17,7 @@ from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.machines import Machine
 from virtsnap.convert.pci import PciTopology
 from virtsnap.convert.rows import Version
+from virtsnap.convert.usb_ports import UsbPorts
 from virtsnap.domain_xml.templates import Element, Templates
 
 Part = TypeVar("Part")
@@ -64,6 +65,7 @@ class Draft:
         self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
+        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")

@@ -15,20 +15,10 @@ from virtsnap.convert.values import on_off, one_of, parse_switch, size_in
 
 KIB = 1024
 
-# What libvirt writes whatever the domain says. Source: qemuBuildMachineCommandLine() in qemu_command.c.
-ALWAYS_OFF = "libvirt always says off"
-
 
 def on_off_unless_auto(value: str) -> str | None:
     """Give on or off; `auto` is what the machine does anyway."""
     return None if value == "auto" else on_off(value)
-
-
-def off_only(value: str) -> str | None:
-    """Take off as what the domain has anyway; on has no word here."""
-    if on_off(value) == "on":
-        raise NotSayable("libvirt has no word for on")
-    return None
 
 
 def on_only(value: str) -> str | None:
@@ -135,7 +125,6 @@ def _convert_threads(accel: list[Word]) -> None:
 
 def _convert_usual(draft: Draft, word: Word) -> None:
     """Claim what libvirt says itself, and <memory dumpCore=…>."""
-    word.take_read("usb", off_only)
     dump = word.take_read("dump-guest-core", _dump_core)
     memory = draft.root.find("memory")
     if dump and memory is not None:

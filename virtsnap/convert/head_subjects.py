@@ -7,7 +7,6 @@ when it is known what is there to boot from and how much memory is in slots.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 
 from virtsnap.convert import (
     boot,
@@ -15,7 +14,6 @@ from virtsnap.convert import (
     cpu,
     features,
     launch_security,
-    machine_devices,
     memory,
     numa,
     process,
@@ -25,10 +23,6 @@ from virtsnap.convert import (
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.globals import convert_globals
 from virtsnap.convert.head import finish_head
-
-HEAD_MODULES: tuple[ModuleType, ...] = (
-    boot, clock, cpu, features, launch_security, machine_devices, memory, numa, process, sysinfo, topology,
-)  # fmt: skip
 
 HEAD_SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     process.convert_process,

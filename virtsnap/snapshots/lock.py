@@ -104,6 +104,14 @@ def read_claims(definitions: Iterable[str]) -> dict[str, Claim]:
     return claims
 
 
+def is_held(domain: Domain) -> bool:
+    """Say whether a live process holds the domain; on failure: VirtsnapError."""
+    live, persistent = domain.is_active(), domain.is_persistent()
+    definitions = ([domain.live_xml()] if live else []) + ([domain.persistent_xml()] if persistent else [])
+    here = this_process()
+    return any(not is_gone(claim.owner, here) for claim in read_claims(definitions).values())
+
+
 class Lock:
     """Holds a domain while a `with` block runs.
 
