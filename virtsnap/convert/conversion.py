@@ -17,6 +17,7 @@ from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
+from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
 from virtsnap.convert.inputs import write_ps2
 from virtsnap.convert.iommus import convert_machine_iommu
 from virtsnap.convert.mac_addresses import settle_macs
@@ -64,6 +65,7 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    *HEAD_SUBJECTS,
     write_root,
     convert_builtin_usb,
     convert_vga,
@@ -86,6 +88,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_displays,
     settle_video,
     finish_storage,
+    *FINISHING_SUBJECTS,
     write_ps2,
     convert_machine_iommu,
     _assign_addresses,

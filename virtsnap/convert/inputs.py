@@ -63,7 +63,7 @@ def write_ps2(draft: Draft) -> None:
                 word.claim(key, Outcome.MAPPED)
             word.claim("id", Outcome.IMPLIED)
             draft.add(element, word)
-    if draft.machine.family.name not in {"pc", "q35", "isapc"}:
+    if draft.machine.family.name not in {"pc", "q35", "isapc"} or draft.head.get("features", "ps2") == "off":
         return
     for type_ in ("mouse", "keyboard"):
         draft.add(draft.fill("input", {"type": type_, "bus": "ps2"}))

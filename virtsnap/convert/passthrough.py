@@ -52,9 +52,9 @@ def convert_rest(draft: Draft) -> None:
     overrides: dict[int, tuple[Element, list[Property]]] = {}
     for element, item in draft.overrides:
         overrides.setdefault(id(element), (element, []))[1].append(item)
-    args: list[str] = [*draft.made_up]
+    args: list[str] = list(draft.extra_arguments)
     whole: list[Word] = []
-    passed: list[Word] = []
+    passed: list[Word] = list(draft.extra_words)
     for word in draft.words:
         left = word.unclaimed()
         if word.implied:
