@@ -86,11 +86,22 @@ def convert_memory(draft: Draft) -> None:
             draft.head.append("numatune", tune, *backing.words)
 
 
+# Memory that is there at start although it could be plugged.
+PLUGGED = ("pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-mem", "virtio-pmem-pci", "virtio-pmem", "sgx-epc")
+
+
 def _convert_size(draft: Draft) -> None:
     memory = draft.root.find("memory")
     assert memory is not None
     for word in draft.group("m"):
         size = _size(word, "size")
+        if not draft.group("numa") and not any(draft.devices_of(PLUGGED)):
+            # libvirt wants a NUMA node beside <maxMemory> ("At least one numa node has to be configured");
+            # QEMU adds one by itself, as long as it is not told of any: these two keys stay its own.
+            if size is not None:
+                memory.text = str(-(-size // KIB))
+            word.land(memory)
+            continue
         slots = _slots(word)
         most = _size(word, "maxmem")
         if size is not None:
