@@ -34,7 +34,7 @@ def parse_file_name(text: str) -> Keys:
             return [(item.key, item.value) for item in parse_json(rest)]
         reader = _PROTOCOLS.get(head)
         if reader is None:
-            raise NotSayable(f"the protocol {head} is unknown")
+            raise NotSayable(f"libvirt has no word for the protocol {head}")
         return reader(text)
     return [("driver", driver_of_path(text)), ("filename", text)]
 

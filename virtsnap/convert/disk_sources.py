@@ -400,7 +400,8 @@ _TIMEOUT = Key(key="timeout", hole="timeout", read=number)
 _READAHEAD = Key(key="readahead", hole="readahead", read=size_in(1))
 _SSL = Key(key="sslverify", hole="ssl_verify", read=yes_no)
 _LOCKING = Key(
-    key="locking", hole=None, outcome=Outcome.DROPPED, note="libvirt has no word for it; QEMU locks where it can"
+    key="locking", hole=None, read=lambda value: None if value == "auto" else value, outcome=Outcome.DROPPED,
+    note="libvirt has no word for it; QEMU locks where it can",
 )
 
 

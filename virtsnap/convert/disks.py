@@ -93,6 +93,7 @@ def _note_guess(backend: Backend) -> None:
     for said in backend.claims.places():
         if said.key in {"file", "file.filename", "usbdevice"}:
             backend.claims.take(said, Outcome.SUBSTITUTED, note)
+            return
 
 
 def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
@@ -100,8 +101,10 @@ def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
     holes: Holes = dict(read_drive_limits(options))
     for key in ("if", "index", "bus", "unit", "media", "id"):
         options.take(key)
+    if options.get("media") == "cdrom":
+        holes["readonly"] = ""
     snapshot = options.take("snapshot") or ("on" if draft.group("snapshot") else "off")
-    if _is_on(snapshot) and "readonly" not in so_far:
+    if _is_on(snapshot) and "readonly" not in {**so_far, **holes}:
         holes["transient"] = ""
     if options.has("serial"):
         holes["serial"] = serial(options.take("serial") or "")
@@ -185,7 +188,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     plan = plan_backend(draft, backend, device, kind)
     holes: Holes = {"device": kind, "target_bus": bus, "target_dev": ""}
     mapping = _threads(draft, device, holes)
-    if _generic_commands(word, row):
+    if _generic_commands(word, row, plan):
         holes["device"] = "lun"
     holes["model"] = _model(word, row)
     holes |= read_keys(word, row.keys, draft.target) | _loadparm(word) | _geometry(word, bus)
@@ -241,13 +244,15 @@ def drive_address(element: Element, spot: Place) -> None:
     )
 
 
-def _generic_commands(word: Word, row: DeviceRow) -> bool:
-    """Read virtio-blk's `scsi`: generic SCSI commands, which is libvirt's device='lun'."""
+def _generic_commands(word: Word, row: DeviceRow, plan: Plan) -> bool:
+    """Read virtio-blk's `scsi`: generic SCSI commands, which is libvirt's device='lun' of a block device."""
     if row.holes["target_bus"] != "virtio" or not word.has("scsi"):
         return False
     on = (word.peek("scsi") or "").lower() in {"on", "true", "yes", "y"}
-    word.claim("scsi", Outcome.MAPPED if on else Outcome.IMPLIED)
-    return on
+    lun = on and plan.source is not None and plan.source.type == "block"
+    if lun or not on:
+        word.claim("scsi", Outcome.MAPPED if lun else Outcome.IMPLIED)
+    return lun
 
 
 def _model(word: Word, row: DeviceRow) -> str | None:
