@@ -6,66 +6,98 @@ libvirt numbers the backends; who names none uses the first one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
-from virtsnap.convert.values import number, yes_no
+from virtsnap.convert.values import number_up_to, one_line, one_of, same, yes_no
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioDriver:
-    """libvirt's word for a driver of QEMU, and the first libvirt that has it."""
+    """libvirt's word for a driver of QEMU, its own keys, and the first libvirt that has it."""
 
     type: str
+    keys: tuple[Key, ...] = ()
     since: Version = (0, 0)
 
 
-DRIVERS: Mapping[str, AudioDriver] = {
-    "none": AudioDriver(type="none"),
-    "alsa": AudioDriver(type="alsa"),
-    "coreaudio": AudioDriver(type="coreaudio"),
-    "dbus": AudioDriver(type="dbus", since=(8, 4)),
-    "jack": AudioDriver(type="jack"),
-    "oss": AudioDriver(type="oss"),
-    "pa": AudioDriver(type="pulseaudio"),
-    "pipewire": AudioDriver(type="pipewire", since=(9, 10)),
-    "sdl": AudioDriver(type="sdl"),
-    "spice": AudioDriver(type="spice"),
-    "wav": AudioDriver(type="file"),
-}
+def _matching(pattern: str) -> Callable[[str], str]:
+    """Make a reader for texts of which libvirt's schema has a pattern."""
+
+    def read(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise NotSayable(f"libvirt does not take {value!r}")
+        return value
+
+    return read
 
 
-def _direction(side: str) -> tuple[Key, ...]:
-    def key(name: str, **more: object) -> Key:
-        return Key(key=f"{side}.{name}", hole=f"{side}_{name.replace('-', '_')}", **more)  # type: ignore[arg-type]
+# deviceName in libvirt's basictypes.rng.
+_device_name = _matching(r"[a-zA-Z0-9_\.\-\\:/]+")
+_number = number_up_to(2**32 - 1)
+_format = one_of({name: name for name in ("s8", "u8", "s16", "u16", "s32", "u32", "f32")})
 
-    switches = ("mixing-engine", "fixed-settings", "try-poll", "exact-name")
-    numbers = ("voices", "buffer-length", "buffer-count", "latency", "frequency", "channels")
-    texts = ("dev", "name", "stream-name", "server-name", "client-name", "connect-ports", "format")
-    return (
-        *(key(name, read=yes_no) for name in switches),
-        *(key(name, read=number) for name in numbers),
-        *(key(name) for name in texts),
+
+def _sides(name: str, read: Callable[[str], str | None]) -> tuple[Key, ...]:
+    """Give the key of both directions: `in.voices` and `out.voices`."""
+    return tuple(
+        Key(key=f"{side}.{name}", hole=f"{side}_{name.replace('-', '_')}", read=read) for side in ("in", "out")
     )
 
 
+# Of every driver.
 KEYS: tuple[Key, ...] = (
     Key(key="id", hole=None),
-    Key(key="timer-period", hole="timer_period", read=number),
-    Key(key="server", hole="server_name"),
-    Key(key="path", hole="path"),
-    Key(key="try-mmap", hole="try_mmap", read=yes_no),
-    Key(key="exclusive", hole="exclusive", read=yes_no),
-    Key(key="dsp-policy", hole="dsp_policy"),
-    *_direction("in"),
-    *_direction("out"),
+    Key(key="timer-period", hole="timer_period", read=_number),
+    *_sides("mixing-engine", yes_no),
+    *_sides("fixed-settings", yes_no),
+    *_sides("voices", _number),
+    *_sides("buffer-length", _number),
+    *_sides("frequency", _number),
+    *_sides("channels", _number),
+    *_sides("format", _format),
 )
+BUFFER_COUNT = _sides("buffer-count", _number)
+STREAM = (*_sides("name", same), *_sides("stream-name", same), *_sides("latency", _number))
+
+DRIVERS: Mapping[str, AudioDriver] = {
+    "none": AudioDriver(type="none"),
+    "alsa": AudioDriver(type="alsa", keys=_sides("dev", one_line)),
+    "coreaudio": AudioDriver(type="coreaudio", keys=BUFFER_COUNT),
+    "dbus": AudioDriver(type="dbus", since=(8, 4)),
+    "jack": AudioDriver(
+        type="jack",
+        keys=(
+            *_sides("server-name", same), *_sides("client-name", same), *_sides("connect-ports", same),
+            *_sides("exact-name", yes_no),
+        ),
+    ),
+    "oss": AudioDriver(
+        type="oss",
+        keys=(
+            Key(key="try-mmap", hole="try_mmap", read=yes_no),
+            Key(key="exclusive", hole="exclusive", read=yes_no),
+            Key(key="dsp-policy", hole="dsp_policy", read=number_up_to(10)),
+            *_sides("dev", _device_name), *BUFFER_COUNT, *_sides("try-poll", yes_no),
+        ),
+    ),
+    "pa": AudioDriver(type="pulseaudio", keys=(Key(key="server", hole="server_name"), *STREAM)),
+    "pipewire": AudioDriver(type="pipewire", keys=STREAM, since=(9, 10)),
+    "sdl": AudioDriver(type="sdl", keys=BUFFER_COUNT),
+    "spice": AudioDriver(type="spice"),
+    "wav": AudioDriver(type="file", keys=(Key(key="path", hole="path", read=one_line),)),
+}
 
 TABLES = (
     Table(group="audiodev", keys=(Key(key="driver", hole="type"), *KEYS)),
+    *(
+        Table(group="audiodev", keys=driver.keys, selector=("driver", name))
+        for name, driver in DRIVERS.items()
+        if driver.keys
+    ),
 )
 
 
@@ -77,11 +109,22 @@ def convert_audio(draft: Draft) -> None:
         if driver is None:
             continue
         word.claim("driver", Outcome.MAPPED)
-        holes = {"id": ids[word.peek("id") or ""], "type": driver.type}
-        draft.add(draft.fill("audio", holes | read_keys(word, KEYS, draft.target)), word)
+        holes = read_keys(word, (*KEYS, *driver.keys), draft.target)
+        _say_defaults(holes)
+        holes |= {"id": ids[word.peek("id") or ""], "type": driver.type}
+        draft.add(draft.fill("audio", holes), word)
     legacy = _driver(draft, dict(draft.command_line.environment).get("QEMU_AUDIO_DRV"))
     if legacy is not None and legacy.type != "none" and not ids:
         draft.devices.append(draft.fill("audio", {"id": "1", "type": legacy.type}))
+
+
+def _say_defaults(holes: dict[str, str | None]) -> None:
+    """Write out QEMU's own defaults where libvirt refuses what needs them (virDomainAudioDef validation)."""
+    for side in ("in", "out"):
+        if any(holes.get(f"{side}_{name}") for name in ("frequency", "channels", "format")):
+            holes.setdefault(f"{side}_fixed_settings", "yes")
+        if holes.get(f"{side}_fixed_settings") == "yes":
+            holes.setdefault(f"{side}_mixing_engine", "yes")
 
 
 def audio_ids(draft: Draft) -> dict[str, str]:
@@ -100,7 +143,7 @@ def knows_audio(draft: Draft, word: Word) -> bool:
     return name is None or name in audio_ids(draft)
 
 
-def audio_reference(draft: Draft, word: Word, *, key: str = "audiodev", always: bool = False) -> str | None:
+def audio_reference(draft: Draft, word: Word, *, always: bool = False) -> str | None:
     """Take a device's backend; None where it is the first one, which libvirt takes anyway."""
     ids = audio_ids(draft)
 
@@ -109,7 +152,7 @@ def audio_reference(draft: Draft, word: Word, *, key: str = "audiodev", always: 
             raise NotSayable(f"libvirt has no audio backend {value!r}")
         return ids[value] if always or ids[value] != min(ids.values(), key=int) else None
 
-    return word.take_read(key, read)
+    return word.take_read("audiodev", read)
 
 
 def _driver(draft: Draft, name: str | None) -> AudioDriver | None:

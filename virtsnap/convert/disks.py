@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
+from virtsnap.command_line.keyval import Property
 from virtsnap.convert.block_graph import Backend
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.claims import Claims, Options
@@ -207,7 +208,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     if spot is not None:
         parts.take(spot)
         drive_address(element, spot)
-        _device_id(word, element, bus, spot)
+        _device_id(draft, word, element, bus, spot)
     else:
         place(draft, word, element, bus_of(row, word.peek("driver") or "", draft))
     parts.disks.append(Disk(element=element, bus=bus, place=spot, index=None, qemu_id=id_of_word))
@@ -306,14 +307,25 @@ def _geometry(word: Word, bus: str) -> Holes:
     return said
 
 
-def _device_id(word: Word, element: Element, bus: str, spot: Place) -> None:
-    """Claim device_id where it is what libvirt gives: the serial number, or `drive-` and the device's id."""
-    if not word.has("device_id"):
+def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place) -> None:
+    """Keep what identifies a SCSI disk: a guest makes names of it (/dev/disk/by-id).
+
+    libvirt gives the serial number, or `drive-` and the device's id. QEMU takes the serial
+    number too, else the id of the -drive; a -blockdev has none (scsi_realize() in hw/scsi/scsi-disk.c).
+    """
+    if bus != "scsi" or (element.findtext("serial") is not None and not word.has("device_id")):
         return
     alias = element.find("alias")
     name = alias_at(bus, spot) if alias is None else alias.get("name")
-    if word.peek("device_id") == (element.findtext("serial") or f"drive-{name}"):
+    theirs = element.findtext("serial") or f"drive-{name}"
+    if word.peek("device_id") == theirs:
         word.claim("device_id", Outcome.IMPLIED)
+    if word.has("device_id") or not draft.knows((8, 2)):
+        return
+    drive = word.peek("drive")
+    ours = drive if drive and draft.find(drive, "drive") is not None else ""
+    if ours != theirs:
+        draft.override(element, Property(key="device_id", value=ours, given=False))
 
 
 ROWS: tuple[DeviceRow, ...] = (

@@ -12,8 +12,8 @@ from virtsnap.convert.audio import audio_reference
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
-from virtsnap.convert.spice import convert_spice
-from virtsnap.convert.values import yes_no
+from virtsnap.convert.spice import convert_spice, rendernode
+from virtsnap.convert.values import one_line, yes_no
 from virtsnap.convert.vnc import convert_vnc
 from virtsnap.domain_xml.templates import Element
 
@@ -28,17 +28,17 @@ OWN_BUS = "unix:path=/var/run/libvirt/"
 
 def _bus_address(value: str) -> str | None:
     """Give the address of a message bus; for one of libvirt's own, nothing."""
-    return None if value.startswith(OWN_BUS) else value
+    return None if value.startswith(OWN_BUS) else one_line(value)
 
 
 LOCAL_KEYS: Mapping[str, tuple[Key, ...]] = {
     "sdl": (Key(key="gl", hole="gl", read=yes_no),),
-    "egl-headless": (Key(key="rendernode", hole="rendernode"), Key(key="gl", hole=None)),
+    "egl-headless": (Key(key="rendernode", hole="rendernode", read=rendernode), Key(key="gl", hole=None)),
     "dbus": (
         Key(key="p2p", hole="p2p", read=yes_no),
         Key(key="addr", hole="address", read=_bus_address),
         Key(key="gl", hole="gl", read=yes_no),
-        Key(key="rendernode", hole="rendernode"),
+        Key(key="rendernode", hole="rendernode", read=rendernode),
     ),
 }
 TABLES = tuple(
@@ -133,6 +133,10 @@ def _dbus(draft: Draft, word: Word) -> None:
     if not draft.knows(DBUS_SINCE):
         return
     holes = {"type": word.take("type"), **read_keys(word, LOCAL_KEYS["dbus"], draft.target)}
+    if holes.get("rendernode") is not None:
+        holes.setdefault("gl", "no")
+    if holes.get("p2p") is not None and holes.get("address") is not None:
+        del holes["p2p"]  # libvirt has the one or the other, and with an address there is a bus
     holes["audio"] = audio_reference(draft, word, always=True)
     draft.add(draft.fill("graphics-local", holes), word)
 

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from lxml import etree
 
+from virtsnap.command_line.keyval import Property
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.controllers import Controllers
 from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.machines import Machine
 from virtsnap.convert.pci import PciTopology
 from virtsnap.convert.rows import Version
+from virtsnap.convert.usb_ports import UsbPorts
 from virtsnap.domain_xml.templates import Element, Templates
 
 Part = TypeVar("Part")
@@ -56,8 +58,11 @@ class Draft:
         self.find_program = find_program
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
+        self.overrides: list[tuple[Element, Property]] = []
+        self.made_up: list[str] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
+        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")
@@ -103,6 +108,14 @@ class Draft:
         for word in words:
             word.land(element)
         return element
+
+    def override(self, device: Element, item: Property) -> None:
+        """Have QEMU start one of libvirt's devices with another value of a property (<qemu:override>, 8.2 on)."""
+        self.overrides.append((device, item))
+
+    def pass_on(self, *words: str) -> None:
+        """Give QEMU words that do not stand in argv but are made of what does (<qemu:commandline>)."""
+        self.made_up.extend(words)
 
     def child(self, path: str) -> Element:
         """Give the element at a path below the domain (`features/acpi`), making what is missing."""

@@ -8,6 +8,7 @@ libvirt changes (buses) are rewritten in what is passed on.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from lxml import etree
@@ -41,8 +42,10 @@ MERGED = frozenset({"machine", "boot", "m", "smp", "overcommit", "name", "msg", 
 
 def convert_rest(draft: Draft) -> None:
     """Pass on what is left: properties of libvirt's devices by override, the rest by commandline."""
-    overrides: list[tuple[Element, list[Property]]] = []
-    args: list[str] = []
+    overrides: dict[int, tuple[Element, list[Property]]] = {}
+    for element, item in draft.overrides:
+        overrides.setdefault(id(element), (element, []))[1].append(item)
+    args: list[str] = [*draft.made_up]
     whole: list[Word] = []
     passed: list[Word] = []
     for word in draft.words:
@@ -56,8 +59,12 @@ def convert_rest(draft: Draft) -> None:
             whole.append(word)
             passed.append(word)
         elif left and word.group == "device" and word.elements and draft.knows(OVERRIDE_SINCE):
-            overrides.append((word.elements[0], left))
+            overrides.setdefault(id(word.elements[0]), (word.elements[0], []))[1].extend(left)
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:override>")
+        elif word.passed_as is not None and word.elements:
+            args += word.passed_as
+            word.claim_rest(Outcome.PASSTHROUGH)
+            passed.append(word)
         elif left and word.group in MERGED:
             args += [f"-{word.group}", join_commas([(item.key, item.value) for item in left])]
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:commandline>")
@@ -66,7 +73,7 @@ def convert_rest(draft: Draft) -> None:
             word.claim_rest(Outcome.DROPPED, f"{_names(left)}: libvirt has no word for it")
             draft.warn(f"{word.option.text}: {_names(left)} dropped, libvirt has no word for it")
     if overrides:
-        _write_overrides(draft, overrides)
+        _write_overrides(draft.root, overrides.values())
     # after the overrides, which give some devices the names that others refer to
     args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
@@ -86,7 +93,11 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     changes = _changes(draft, word)
     if changes:
         return [word.option.spelling, _with_changes(word, changes)]
-    return word.passed_as or word.option.words
+    words = word.passed_as or word.option.words
+    address = draft.pci.passthrough_address(word)
+    if address and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    return words
 
 
 def _changes(draft: Draft, word: Word) -> dict[str, str]:
@@ -126,8 +137,8 @@ def _with_changes(word: Word, changes: dict[str, str]) -> str:
     return ",".join([*driver[:1], *filter(None, [join_commas(rest)])])
 
 
-def _write_overrides(draft: Draft, overrides: list[tuple[Element, list[Property]]]) -> None:
-    block = etree.SubElement(draft.root, QEMU + "override", nsmap={"qemu": QEMU_NAMESPACE})
+def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Property]]]) -> None:
+    block = etree.SubElement(root, QEMU + "override", nsmap={"qemu": QEMU_NAMESPACE})
     for number, (element, left) in enumerate(overrides):
         alias = element.find("alias")
         if alias is None:

@@ -23,6 +23,7 @@ from lxml import etree
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.machines import Machine
 from virtsnap.domain_xml.templates import Element
+from virtsnap.errors import CommandLineError
 
 
 class Plugged(IntEnum):
@@ -40,7 +41,7 @@ class Plugged(IntEnum):
 class PciFunction:
     """One device on a PCI bus: where it asked to be, and where it ends up."""
 
-    order: tuple[int, int]
+    order: tuple[int, int, int]
     bus: str | None
     devfn: tuple[int, int] | None
     element: Element | None
@@ -120,8 +121,19 @@ class PciTopology:
             take = word.take if element is not None else word.peek
             bus, addr, multifunction = take("bus"), take("addr"), take("multifunction")
         self._sequence += 1
-        devfn = parse_devfn(addr) if addr else None
-        order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
+        try:
+            devfn = parse_devfn(addr) if addr else None
+        except ValueError as exc:
+            option = None if word is None else word.option
+            where = "" if option is None else f"{option.text}: "
+            raise CommandLineError(
+                f"{where}{exc}", argument=None if option is None else option.last,
+                hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
+            ) from exc
+        # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
+        in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
+        position = word.option.first if word is not None and in_order else 0
+        order = (plugged or Plugged.BUILTIN, position, self._sequence) if known is None else known.order
         function = PciFunction(
             order=order, bus=bus, devfn=devfn, element=element, word=word,
             multifunction=multifunction,

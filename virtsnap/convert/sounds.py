@@ -1,4 +1,4 @@
-"""Sound cards become <sound>: those of -device with their codecs, of -soundhw and -audio, and the PC speaker.
+"""Sound cards become <sound>: those of -device with their codecs, and those of -soundhw and -audio.
 
 An Intel HDA controller and its codecs are one <sound>; libvirt gives it a
 duplex codec where none is said.
@@ -17,7 +17,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.rows import Build, Bus, DeviceRow, Key, virtio
-from virtsnap.convert.values import number
+from virtsnap.convert.values import number_up_to
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 CODECS: Mapping[str, str] = {"hda-duplex": "duplex", "hda-micro": "micro", "hda-output": "output"}
@@ -38,18 +38,22 @@ SOUNDHW: Mapping[str, Card] = {
     "es1370": Card(model="es1370"),
     "hda": Card(model="ich6"),
     "sb16": Card(model="sb16", pci=False),
-    "pcspk": Card(model="pcspk", pci=False),
 }
+# The speaker is in every PC. <sound model='pcspk'> makes libvirt give -soundhw, which QEMU has not had since 7.1.
+SPEAKER_NOTE = "the guest has its speaker; the host does not play it"
 
 
 def convert_sound_words(draft: Draft) -> None:
-    """Convert -soundhw, `-audio …,model=` and the machine's speaker, which come before every -device."""
+    """Convert -soundhw and `-audio …,model=`, which come before every -device."""
     for word in draft.group("soundhw"):
         names = (word.peek("soundhw") or "").split(",")
-        if all(name in SOUNDHW for name in names):
+        if all(name in SOUNDHW or name == "pcspk" for name in names):
             word.take("soundhw")
+            if "pcspk" in names:
+                word.claim("soundhw", Outcome.SUBSTITUTED, SPEAKER_NOTE)
             for name in names:
-                _add_card(draft, word, SOUNDHW[name], None)
+                if name in SOUNDHW:
+                    _add_card(draft, word, SOUNDHW[name], None)
     for word in draft.group("audio"):
         if (card := SOUNDHW.get(word.peek("model") or "")) is not None:
             word.take("model")
@@ -57,10 +61,7 @@ def convert_sound_words(draft: Draft) -> None:
             own = ids.get(word.peek("id") or "")
             _add_card(draft, word, card, own if own != min(ids.values(), key=int, default=None) else None)
     for word in draft.group("machine"):
-        if word.has("pcspk-audiodev") and word.peek("pcspk-audiodev") in audio_ids(draft):
-            audio = audio_reference(draft, word, key="pcspk-audiodev")
-            draft.add(draft.fill("sound", {"model": "pcspk", "audio": audio}), word)
-            word.claim("pcspk-audiodev", Outcome.MAPPED)
+        word.claim("pcspk-audiodev", Outcome.SUBSTITUTED, SPEAKER_NOTE)
 
 
 def _add_card(draft: Draft, word: Word, card: Card, audio: str | None) -> None:
@@ -121,6 +122,6 @@ ROWS = (
     DeviceRow(
         drivers=virtio("virtio-sound"), template="sound", bus=Bus.PCI, build=_build_sound,
         holes={"model": "virtio"}, since=VIRTIO_SOUND_SINCE,
-        keys=(Key(key="streams", hole="streams", read=number), *VIRTIO_KEYS),
+        keys=(Key(key="streams", hole="streams", read=number_up_to(64)), *VIRTIO_KEYS),
     ),
 )

@@ -5,26 +5,31 @@ from __future__ import annotations
 from lxml import etree
 
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.monitors import made_by_libvirt
 from virtsnap.convert.rows import Key, Table, read_keys
-from virtsnap.convert.values import on_off, one_of, only_if, parse_switch, yes_no
+from virtsnap.convert.values import host, on_off, one_line, one_of, only_if, port, yes_no
 from virtsnap.convert.vnc import OWN_SOCKET, QEMU_CONF, password_of
 from virtsnap.domain_xml.templates import Element
 
+TLS_NOTE = "libvirt has TLS where spice_tls = 1 in its qemu.conf"
 CHANNELS = frozenset({"main", "display", "inputs", "cursor", "playback", "record", "smartcard", "usbredir"})
 
 
 def _absent_if_on(value: str) -> str | None:
     """Give no for on: QEMU says what to disable, libvirt what to enable."""
-    return "no" if parse_switch(value) else None
-
-
-def _if_on(value: str) -> str | None:
-    return "yes" if parse_switch(value) else None
+    return "no" if on_off(value) == "on" else None
 
 
 def _port(value: str) -> str | None:
-    return None if value == "0" else value
+    return None if value == "0" else port(value)
+
+
+def rendernode(value: str) -> str:
+    """Give the path of a render node."""
+    if not value.startswith("/"):
+        raise NotSayable("it is no absolute path")
+    return one_line(value)
 
 
 def _words(*words: str) -> dict[str, str]:
@@ -44,7 +49,7 @@ KEYS: tuple[Key, ...] = (
     Key(key="disable-agent-file-xfer", hole="file_transfer", read=_absent_if_on),
     Key(key="agent-mouse", hole="mouse", read=one_of({"on": "client", "off": "server"})),
     Key(key="gl", hole="gl", read=yes_no),
-    Key(key="rendernode", hole="rendernode"),
+    Key(key="rendernode", hole="rendernode", read=rendernode),
     Key(key="disable-ticketing", hole=None),
     Key(key="seamless-migration", hole=None, read=only_if("on")),
     *(
@@ -74,8 +79,14 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     """Convert -spice."""
     holes: dict[str, str | None] = {"type": "spice", "keymap": keymap, **read_keys(word, KEYS, draft.target)}
     holes |= _address(draft, word, holes)
+    if holes.get("rendernode") is not None:
+        holes.setdefault("gl", "no")
     holes["passwd"] = password_of(draft, word)
     modes = _modes(word)
+    if not made_by_libvirt(draft):
+        _of_a_person(word, holes)
+        modes = {name: mode for name, mode in modes.items() if mode != "secure"}
+        word.claim("tls-channel", Outcome.SUBSTITUTED, TLS_NOTE)
     holes["default_mode"] = modes.pop("default", None)
     element = draft.fill("graphics-spice", holes)
     listen = element.find("listen")
@@ -85,14 +96,27 @@ def convert_spice(draft: Draft, word: Word, keymap: str | None) -> Element:
     return draft.add(element, word)
 
 
+def _of_a_person(word: Word, holes: dict[str, str | None]) -> None:
+    """Settle what libvirt writes otherwise than others do: TLS, and who gets in where no password is said."""
+    if holes.get("tls_port") is not None:
+        # libvirt refuses a TLS port in the domain while spice_tls is off in its qemu.conf, as it is by default.
+        holes["tls_port"] = None
+        word.claim("tls-port", Outcome.SUBSTITUTED, TLS_NOTE)
+        if holes.get("port") is None:
+            holes["autoport"] = "yes"
+    open_to_all = word.peek("disable-ticketing") not in {None, "off"}
+    if holes["passwd"] is None and not open_to_all and holes["listen_type"] != "none":
+        holes["passwd"] = ""  # QEMU lets nobody in until a ticket is set, and libvirt with an empty password
+
+
 def _address(draft: Draft, word: Word, holes: dict[str, str | None]) -> dict[str, str | None]:
-    address = word.take("addr")
     if word.take("unix") not in {None, "off"}:
-        path = draft.absolute(address or "/")
+        path = draft.absolute(word.take_read("addr", one_line) or "spice.sock")
         own = OWN_SOCKET.fullmatch(path) is not None
         return {"port": None, "listen_type": "socket", "socket": None if own else path}
     if holes.get("port") is None and holes.get("tls_port") is None:
         return {"listen_type": "none"}
+    address = word.take_read("addr", host)
     # Without addr= QEMU listens everywhere, libvirt on the loopback.
     return {"autoport": "no", "listen_type": "address", "address": address or "0.0.0.0"}  # noqa: S104
 

@@ -17,8 +17,9 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.machines import ARM
 from virtsnap.convert.pci import Plugged
+from virtsnap.convert.pci_keys import PCI_KEYS
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
-from virtsnap.convert.values import number, on_off, parse_number, parse_switch
+from virtsnap.convert.values import number_up_to, on_off, size_in, yes_no
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 
@@ -80,7 +81,11 @@ def _build_video(draft: Draft, word: Word, row: DeviceRow) -> None:
     adapter = ADAPTERS[row.holes["type"]]
     holes: dict[str, str | None] = {"heads": "1", **adapter.defaults, **row.holes}
     holes["primary"] = "yes" if first or driver in PRIMARY_ONLY else None
-    element = draft.fill("video", holes | read_keys(word, row.keys, draft.target))
+    # libvirt has a resolution whole or not at all; half of one is left to <qemu:override>
+    sizes = [word.peek("xres"), word.peek("yres")]
+    whole = all(size is not None and size.isdigit() and int(size) <= MOST for size in sizes)
+    keys = row.keys if whole else tuple(key for key in row.keys if key not in RESOLUTION)
+    element = draft.fill("video", holes | read_keys(word, keys, draft.target))
     word.claim("id", Outcome.IMPLIED)
     _helper(draft, word)
     draft.add(element, word)
@@ -105,18 +110,16 @@ def _helper(draft: Draft, word: Word) -> None:
         chardev.claim_all(Outcome.MANAGED, "libvirt starts the vhost-user-gpu program and makes its socket")
 
 
+_megabytes = number_up_to(1 << 20)
+_whole_kib = size_in(1024)
+
+
 def _mib(value: str) -> str:
-    try:
-        return str(parse_number(value) * 1024)
-    except ValueError as exc:
-        raise NotSayable(f"{value!r} is not a number") from exc
+    return str(int(_megabytes(value)) * 1024)
 
 
 def _bytes(value: str) -> str:
-    try:
-        return str(parse_number(value) // 1024)
-    except ValueError as exc:
-        raise NotSayable(f"{value!r} is not a number") from exc
+    return number_up_to(2**31)(_whole_kib(value))
 
 
 def _mib_unless_zero(value: str) -> str | None:
@@ -124,14 +127,16 @@ def _mib_unless_zero(value: str) -> str | None:
 
 
 def _only_on(value: str) -> str | None:
-    if not parse_switch(value):
+    if on_off(value) == "off":
         raise NotSayable("libvirt leaves it on")
     return None
 
 
-RESOLUTION = (Key(key="xres", hole="x", read=number), Key(key="yres", hole="y", read=number))
+MOST = 1 << 16
+_count = number_up_to(MOST)
+RESOLUTION = (Key(key="xres", hole="x", read=_count), Key(key="yres", hole="y", read=_count))
 EDID = (Key(key="edid", hole=None, read=_only_on),)
-HEADS = (Key(key="max_outputs", hole="heads", read=number),)
+HEADS = (Key(key="max_outputs", hole="heads", read=_count),)
 QXL_KEYS = (
     Key(key="ram_size", hole="ram", read=_bytes),
     Key(key="vram_size", hole="vram", read=_bytes),
@@ -142,7 +147,7 @@ QXL_KEYS = (
 VIRTIO_GPU_KEYS = (
     *HEADS, *RESOLUTION, *EDID,
     Key(key="blob", hole="blob", read=on_off, since=(9, 2)),
-    Key(key="virgl", hole="accel3d", read=lambda value: "yes" if parse_switch(value) else "no"),
+    Key(key="virgl", hole="accel3d", read=yes_no),
     *VIRTIO_KEYS,
 )
 MEMORY = (Key(key="vgamem_mb", hole="vram", read=_mib),)
@@ -156,10 +161,14 @@ def _row(
     drivers: Sequence[str], adapter: Adapter, keys: tuple[Key, ...] = (), *, bus: Bus = Bus.PCI, **holes: str
 ) -> DeviceRow:
     return DeviceRow(
-        drivers=tuple(drivers), template="video", bus=bus, build=_build_video, keys=keys,
+        drivers=tuple(drivers), template="video", bus=bus, build=_build_video,
+        keys=(*keys, *ACPI_INDEX) if bus is Bus.PCI else keys,
         holes={"type": adapter.type, **holes},
     )
 
+
+# In ACPI's numbering; the last of the keys of every PCI device, a <video> has no <rom>.
+ACPI_INDEX = tuple(key for key in PCI_KEYS if key.hole == "acpi_index")
 
 ROWS = (
     _row(["VGA"], VGA, (*MEMORY, *RESOLUTION, *EDID)),

@@ -9,11 +9,12 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.monitors import made_by_libvirt
 from virtsnap.convert.rows import Key, Table, read_keys
-from virtsnap.convert.values import one_of, yes_no
+from virtsnap.convert.values import host, one_line, one_of, port, yes_no
 from virtsnap.domain_xml.templates import Element
 
 # Port of display 0, and of its websocket (vnc_display_open() in QEMU's ui/vnc.c).
 BASE_PORT, BASE_WEBSOCKET = 5900, 5700
+MAX_DISPLAY = 65535 - BASE_PORT
 # Sockets in libvirt's own folders: it makes the path again by itself.
 OWN_SOCKET = re.compile(r"/(?:var/)?(?:lib|run)/libvirt/qemu/.*\.sock")
 QEMU_CONF = "set in libvirt's qemu.conf, for all guests"
@@ -53,16 +54,24 @@ def convert_vnc(draft: Draft, word: Word, keymap: str | None) -> Element | None:
     if word.peek("reverse") not in {None, "off"}:
         word.note("libvirt has no word for a reverse connection")
         return None
-    holes = _address(draft, word, where)
+    try:
+        holes = _address(draft, where)
+    except NotSayable as exc:
+        word.note(str(exc))
+        return None
     if holes is None:
         return None
     word.take("vnc")
-    holes |= {"type": "vnc", "keymap": keymap, **read_keys(word, KEYS, draft.target)}
-    if word.has("to"):
+    display_port = holes.get("port")
+    # of a display on a socket libvirt's schema takes neither
+    keys = [key for key in KEYS if key.hole is None or holes["listen_type"] != "socket"]
+    holes |= {"type": "vnc", "keymap": keymap, **read_keys(word, keys, draft.target)}
+    if display_port is not None and word.has("to"):
         holes |= {"port": None, "autoport": "yes"}
         word.claim("to", Outcome.SUBSTITUTED, "libvirt looks for a free port by itself")
-    websocket = word.take_read("websocket", lambda value: _websocket(value, holes.get("port")))
-    holes |= {"websocket": websocket, "passwd": password_of(draft, word)}
+    if holes["listen_type"] == "address":
+        holes["websocket"] = word.take_read("websocket", lambda value: _websocket(value, display_port))
+    holes["passwd"] = password_of(draft, word)
     holes["audio"] = audio_reference(draft, word)
     credentials = draft.find(word.peek("tls-creds"), "object")
     if credentials is not None:
@@ -92,27 +101,28 @@ def password_of(draft: Draft, word: Word) -> str | None:
     return "" if word.group != "spice" else said
 
 
-def _address(draft: Draft, word: Word, where: str) -> dict[str, str | None] | None:
+def _address(draft: Draft, where: str) -> dict[str, str | None] | None:
     if where == "none":
         return {"listen_type": "none"}
     if where.startswith("unix:"):
-        path = draft.absolute(where.removeprefix("unix:"))
+        path = draft.absolute(one_line(where.removeprefix("unix:")))
         return {"listen_type": "socket", "socket": None if OWN_SOCKET.fullmatch(path) else path}
-    host, colon, display = where.rpartition(":")
-    if not colon or not display.isdigit():
+    name, colon, display = where.rpartition(":")
+    if not colon or not re.fullmatch(r"\d{1,5}", display) or int(display) > MAX_DISPLAY:
         return None
     # libvirt counts from display 0 on the loopback when it is to find a port by itself.
-    if made_by_libvirt(draft) and (host, display) == ("127.0.0.1", "0"):
+    if made_by_libvirt(draft) and (name, display) == ("127.0.0.1", "0"):
         return {"listen_type": "address", "port": "-1", "autoport": "yes"}
-    host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104  QEMU's own default
+    name = name.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104  QEMU's own default
     return {
-        "listen_type": "address", "address": host, "port": str(BASE_PORT + int(display)), "autoport": "no",
+        "listen_type": "address", "address": host(name), "port": str(BASE_PORT + int(display)), "autoport": "no",
     }
 
 
-def _websocket(value: str, port: str | None) -> str | None:
-    if value.isdigit():
-        return value
+def _websocket(value: str, display_port: str | None) -> str | None:
     if value == "on":
-        return str(int(port) - BASE_PORT + BASE_WEBSOCKET) if port and port != "-1" else "-1"
+        known = display_port is not None and display_port != "-1"
+        return str(int(display_port or 0) - BASE_PORT + BASE_WEBSOCKET) if known else "-1"
+    if value.isdigit():
+        return port(value)
     raise NotSayable("libvirt gives the websocket the address of the display")

@@ -150,6 +150,30 @@ def make_overlay(path: str, *, backing_path: str, backing_format: str, virtual_b
         raise HypervisorError(f"{path}: cannot make the overlay: {exc.strerror}") from exc
 
 
+def merge_layers(top: str, *, into: str) -> None:
+    """Write what is in `top` and every layer between into the file `into`, which is below it in its chain.
+
+    Needs: no guest has any of them open. On success `into` holds what `top` showed; the layers above are
+    of no use any more and still there. On failure: HypervisorError; a second try can finish the work.
+    """
+    # -d: the layers above are not emptied, they are removed anyway
+    words = ["qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b", into, top]
+    try:
+        subprocess.run(words, check=True, capture_output=True, text=True)
+    except FileNotFoundError as exc:
+        raise HypervisorError("qemu-img is not on the PATH", hint="install the package qemu-utils") from exc
+    except subprocess.CalledProcessError as exc:
+        raise HypervisorError(f"{top}: cannot be merged into {into}: {exc.stderr.strip()}") from exc
+
+
+def files_in(folder: str) -> tuple[str, ...]:
+    """Name the files in a folder; none where there is no such folder."""
+    try:
+        return tuple(sorted(str(path) for path in Path(folder).iterdir() if path.is_file()))
+    except OSError:
+        return ()
+
+
 def make_private(path: str) -> None:
     """Take the rights of group and others away."""
     try:
@@ -170,6 +194,14 @@ def remove_file(path: str) -> bool:
     except OSError as exc:
         raise HypervisorError(f"{path}: cannot be removed: {exc.strerror}") from exc
     return True
+
+
+def files_beside(path: str) -> tuple[str, ...]:
+    """Name what is in the folder of a file; nothing where it cannot be listed."""
+    try:
+        return tuple(sorted(str(each) for each in Path(path).parent.iterdir()))
+    except OSError:
+        return ()
 
 
 def same_files(paths: tuple[str, ...], others: frozenset[str]) -> frozenset[str]:

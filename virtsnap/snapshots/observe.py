@@ -20,7 +20,7 @@ def observe_catalog(domain: Domain, *, with_secrets: bool = True) -> Catalog:
     return read_catalog((found.xml, found.is_current) for found in objects)
 
 
-def observe(host: Host, domain: Domain) -> View:
+def observe(host: Host, domain: Domain, *, refuse_managed_save: bool = True) -> View:
     """Read a domain, its snapshots and the chains under both.
 
     A chain that cannot be followed is left out: what depends on it then refuses. On failure:
@@ -28,7 +28,7 @@ def observe(host: Host, domain: Domain) -> View:
     """
     if not host.is_local:
         raise UnsupportedError(f"{host.uri}: saving and loading need the hypervisor's files on this machine")
-    if domain.has_managed_save():
+    if refuse_managed_save and domain.has_managed_save():
         # The next start would put that old memory over whatever disks the domain then has.
         raise UnsupportedError(f"{domain.name} has a managed save image",
                                hint=f"start it, or `virsh managedsave-remove {domain.name}`")
