@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from lxml import etree
 
+from virtsnap.convert.block_files import parse_url
 from virtsnap.convert.block_graph import FORMATS, Backend
 from virtsnap.convert.claims import Options
 from virtsnap.convert.disk_secrets import passphrase
@@ -314,7 +314,7 @@ def _ssh(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _curl(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    url = urlsplit(_needed(options, "url"))
+    url = parse_url(_needed(options, "url"))
     default = {"http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69"}
     if url.scheme not in default or not url.hostname:
         raise NotSayable(f"{url.geturl()!r} is no URL that libvirt could name")

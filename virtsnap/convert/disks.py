@@ -318,7 +318,9 @@ def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place
     alias = element.find("alias")
     name = alias_at(bus, spot) if alias is None else alias.get("name")
     theirs = element.findtext("serial") or f"drive-{name}"
-    if word.peek("device_id") == theirs:
+    # an override would give the device another id, and so another device_id
+    overridden = [item for item in word.unclaimed() if item.key not in {"device_id"}]
+    if word.peek("device_id") == theirs and not overridden:
         word.claim("device_id", Outcome.IMPLIED)
     if word.has("device_id") or not draft.knows((8, 2)):
         return
