@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from lxml import etree
 
+from virtsnap.convert.block_files import parse_url
 from virtsnap.convert.block_graph import FORMATS, Backend
 from virtsnap.convert.claims import Options
 from virtsnap.convert.disk_secrets import passphrase
@@ -314,7 +314,7 @@ def _ssh(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _curl(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    url = urlsplit(_needed(options, "url"))
+    url = parse_url(_needed(options, "url"))
     default = {"http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69"}
     if url.scheme not in default or not url.hostname:
         raise NotSayable(f"{url.geturl()!r} is no URL that libvirt could name")
@@ -400,7 +400,8 @@ _TIMEOUT = Key(key="timeout", hole="timeout", read=number)
 _READAHEAD = Key(key="readahead", hole="readahead", read=size_in(1))
 _SSL = Key(key="sslverify", hole="ssl_verify", read=yes_no)
 _LOCKING = Key(
-    key="locking", hole=None, outcome=Outcome.DROPPED, note="libvirt has no word for it; QEMU locks where it can"
+    key="locking", hole=None, read=lambda value: None if value == "auto" else value, outcome=Outcome.DROPPED,
+    note="libvirt has no word for it; QEMU locks where it can",
 )
 
 

@@ -107,7 +107,11 @@ def convert_throttle_groups(draft: Draft) -> None:
         if word.peek("qom-type") != "throttle-group":
             continue
         name = (word.peek("id") or "").removeprefix("throttle-")
-        holes = read_group(Options.of_word(word, Claims()))
+        try:
+            holes = read_group(Options.of_word(word, Claims()))
+        except NotSayable as exc:
+            word.note(str(exc))
+            continue
         if name not in used and (not word.untouched or not holes):
             continue
         element = draft.fill("throttle_group", {**holes, "group_name": name})
