@@ -165,7 +165,7 @@ def _driver_of(draft: Draft, card: Word) -> str | None:
 def _write_card(draft: Draft, card: Word, netdev: Netdev) -> None:
     driver = _driver_of(draft, card) or ""
     mac = card.peek("mac") or card.peek("macaddr")
-    holes = netdev.holes | driver_holes(card, driver, netdev)
+    holes = netdev.holes | driver_holes(draft, card, driver, netdev)
     element = write_interface(draft, driver, netdev, holes | {"mac": None if mac is None else mac_address(mac)})
     draft.add(element, card, *netdev.words)
     for key in CARD_KEYS - {"addr", "vectors"}:

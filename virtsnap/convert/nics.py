@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -47,7 +48,7 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
     elif backend is not None:
         word.claim("netdev", Outcome.SUBSTITUTED, f"QEMU keeps {netdev.kept}; the card is joined to it")
     keys = [key for key in row.keys if key.hole != "mtu" or netdev.holes.get("type") in WITH_MTU]
-    holes: Holes = netdev.holes | driver_holes(word, driver, netdev) | read_keys(word, keys, draft.target)
+    holes: Holes = netdev.holes | driver_holes(draft, word, driver, netdev) | read_keys(word, keys, draft.target)
     settle_rom(word, holes)
     element = write_interface(draft, driver, netdev, holes)
     draft.add(element, word, *netdev.words)
@@ -75,13 +76,14 @@ def write_interface(draft: Draft, driver: str, netdev: Netdev, holes: Mapping[st
     return element
 
 
-def driver_holes(word: Word, driver: str, netdev: Netdev) -> Holes:
+def driver_holes(draft: Draft, word: Word, driver: str, netdev: Netdev) -> Holes:
     """Give what <driver> says of queues and vhost; both are said at the backend and at the card."""
     holes: Holes = {}
     if not driver.startswith("virtio-"):
         return holes
     if netdev.queues > 1:
         holes["queues"] = str(netdev.queues)
+    if netdev.queues > 1 or _counts_vectors(draft.machine.type):
         _claim_vectors(word, netdev.queues)
     if netdev.vhost == "force":
         holes["driver_name"] = "vhost"
@@ -97,12 +99,20 @@ def _claim_vectors(word: Word, queues: int) -> None:
     Source: qemuBuildNicDevProps() in libvirt's qemu_command.c.
     """
     try:
-        if word.has("mq") and parse_switch(word.peek("mq") or ""):
+        if queues > 1 and word.has("mq") and parse_switch(word.peek("mq") or ""):
             word.claim("mq", Outcome.IMPLIED)
         if word.has("vectors") and parse_number(word.peek("vectors") or "") == 2 * queues + 2:
             word.claim("vectors", Outcome.IMPLIED)
     except ValueError:
         word.note("mq or vectors is not what QEMU takes")
+
+
+def _counts_vectors(machine_type: str) -> bool:
+    """Tell whether QEMU itself gives a card without queues the four vectors: machines of 6.0 and later do."""
+    version = re.search(r"-(\d+)\.(\d+)$", machine_type)
+    if version is None:
+        return machine_type in {"pc", "q35", "virt", "microvm", "pseries"}
+    return (int(version[1]), int(version[2])) >= (6, 0)
 
 
 def row_of(driver: str) -> DeviceRow | None:
