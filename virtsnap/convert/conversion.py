@@ -19,6 +19,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.inputs import write_ps2
+from virtsnap.convert.iommus import convert_machine_iommu
 from virtsnap.convert.mac_addresses import settle_macs
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.misc_devices import convert_balloon, convert_nvram
@@ -55,7 +56,8 @@ class Conversion:
 
 def _assign_addresses(draft: Draft) -> None:
     settle_usb(draft)
-    draft.pci.assign()
+    for element, item in draft.pci.assign():
+        draft.override(element, item)
     strip_zpci(draft)
 
 
@@ -86,6 +88,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     settle_video,
     finish_storage,
     write_ps2,
+    convert_machine_iommu,
     drop_descriptors,
     _assign_addresses,
     convert_rest,
