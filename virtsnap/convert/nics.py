@@ -13,15 +13,17 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.netdevs import Netdev, keep_alone, read_netdev
 from virtsnap.convert.nic_keys import (
+    ISA_KEYS,
+    ISA_MODELS,
+    ISA_PORTS,
     NIC_KEYS,
-    PCI_KEYS,
     PCI_MODELS,
     SPAPR_MODELS,
     USB_MODELS,
     VIRTIO_NET_KEYS,
     mac_address,
 )
-from virtsnap.convert.pci_keys import settle_rom
+from virtsnap.convert.pci_keys import PCI_KEYS, settle_rom
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
 from virtsnap.convert.values import parse_number, parse_switch
 from virtsnap.domain_xml.templates import Element
@@ -50,6 +52,8 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
     keys = [key for key in row.keys if key.hole != "mtu" or netdev.holes.get("type") in WITH_MTU]
     holes: Holes = netdev.holes | driver_holes(draft, word, driver, netdev) | read_keys(word, keys, draft.target)
     settle_rom(word, holes)
+    if row.bus is Bus.ISA:
+        holes = isa_place(0) | holes
     element = write_interface(draft, driver, netdev, holes)
     draft.add(element, word, *netdev.words)
     if holes.get("teaming") == "persistent" and word.peek("id"):
@@ -115,6 +119,12 @@ def _counts_vectors(machine_type: str) -> bool:
     return (int(version[1]), int(version[2])) >= (6, 0)
 
 
+def isa_place(number: int) -> Holes:
+    """Give port and interrupt of the ISA card with a number."""
+    port, irq = ISA_PORTS[number % len(ISA_PORTS)]
+    return {"iobase": port, "irq": irq}
+
+
 def row_of(driver: str) -> DeviceRow | None:
     """Give the row of a card's driver."""
     return next((row for row in ROWS if driver in row.drivers), None)
@@ -127,6 +137,9 @@ ROWS: tuple[DeviceRow, ...] = (
     ),
     DeviceRow(
         drivers=PCI_MODELS, template="interface", bus=Bus.PCI, build=_build_nic, keys=(*NIC_KEYS, *PCI_KEYS)
+    ),
+    DeviceRow(
+        drivers=ISA_MODELS, template="interface", bus=Bus.ISA, build=_build_nic, keys=(*NIC_KEYS, *ISA_KEYS)
     ),
     DeviceRow(drivers=USB_MODELS, template="interface", bus=Bus.USB, build=_build_nic, keys=NIC_KEYS),
     DeviceRow(drivers=SPAPR_MODELS, template="interface", bus=Bus.SPAPR_VIO, build=_build_nic, keys=NIC_KEYS),
