@@ -12,6 +12,7 @@ from lxml import etree
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.audio import convert_audio
 from virtsnap.convert.defaults import convert_defaults
+from virtsnap.convert.descriptors import drop_descriptors
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
@@ -91,6 +92,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     *FINISHING_SUBJECTS,
     write_ps2,
     convert_machine_iommu,
+    drop_descriptors,
     _assign_addresses,
     convert_rest,
 )
