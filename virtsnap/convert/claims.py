@@ -52,14 +52,19 @@ class Claims:
         """Tell whether something is understood."""
         return id(said) in self._taken
 
+    def words(self) -> list[Word]:
+        """Give the words of which something is understood."""
+        found = {id(said.word): said.word for said, _, _ in self._claims if said.word is not None}
+        return list(found.values())
+
     def take_word(self, word: Word, outcome: Outcome, note: str | None = None) -> None:
         """Note that all keys of a word are understood; `note` is about the word."""
         for number, key in enumerate(dict.fromkeys(item.key for item in word.properties)):
             self.take(Said(word=word, key=key), outcome, note if number == 0 else None)
 
-    def take_drive(self, word: Word) -> None:
-        """Note that an empty -drive is understood: there is nothing in it but its place."""
-        self.take_word(word, Outcome.MAPPED)
+    def places(self) -> list[Said]:
+        """Give what has been taken, in order."""
+        return [said for said, _, _ in self._claims]
 
     def commit(self, *elements: Element) -> None:
         """Claim everything, and note on the words where they stand."""

@@ -31,6 +31,9 @@ class Controller:
     @property
     def alias(self) -> str:
         """The qdev id that libvirt will give it."""
+        alias = None if self.element is None else self.element.find("alias")
+        if alias is not None:
+            return alias.get("name") or ""
         if self.type == "usb":
             return "usb" if self.index == 0 else f"usb{self.index}"
         if self.qemu_id == "ide":

@@ -19,7 +19,8 @@ QEMU_ONLY_PCI = frozenset({
     "secondary-vga", "ati-vga", "pci-serial-2x", "pci-serial-4x", "edu", "pci-testdev", "rocker", "sdhci-pci",
     "pci-ipmi-bt", "pci-ipmi-kcs", "tpci200", "ctucan_pci", "kvaser_pci", "mioe3680_pci", "pcm3680_pci", "pvrdma",
     "acpi-erst", "virtio-gpu-rutabaga-pci", "vhost-user-gpio-pci", "vhost-user-i2c-pci", "vhost-user-rng-pci",
-    "vhost-user-input-pci", "vhost-user-snd-pci",
+    "vhost-user-input-pci", "vhost-user-snd-pci", "nvme", "ufs", "lsi53c810", "megasas-gen2",
+    "vhost-user-scsi-pci", "piix3-ide", "piix4-ide", "via-ide", "cmd646-ide", "sii3112",
 })
 
 

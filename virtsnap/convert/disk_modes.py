@@ -29,9 +29,10 @@ IO_MODES = frozenset({"native", "threads", "io_uring"})
 
 def read_modes(backend: Backend | None, device: Options) -> Holes:
     """Read cache, io, discard, detect_zeroes, copy_on_read and read-only; `device` are the frontend's keys."""
+    if backend is None or backend.empty:
+        device.take("write-cache", Outcome.IMPLIED)
+        return {}
     holes = _cache(backend, device)
-    if backend is None:
-        return holes
     holes["io"] = _one_of(backend.take("aio"), IO_MODES, "aio")
     holes["detect_zeroes"] = _one_of(backend.take("detect-zeroes"), DETECT_ZEROES, "detect-zeroes")
     holes |= _discard(backend)
@@ -50,11 +51,9 @@ def read_modes(backend: Backend | None, device: Options) -> Holes:
     return holes
 
 
-def _cache(backend: Backend | None, device: Options) -> Holes:
+def _cache(backend: Backend, device: Options) -> Holes:
     write_cache = device.take("write-cache")
     write_back = write_cache is None or write_cache.lower() not in {"off", "false", "no"}
-    if backend is None:
-        return {}
     word = backend.top.take("cache") if backend.drive is not None else None
     if word is not None:
         if word not in CACHE_WORDS:

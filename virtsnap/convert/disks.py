@@ -31,10 +31,11 @@ from virtsnap.convert.disk_sources import DiskSource, describe_source
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
 from virtsnap.convert.storage_parts import Disk, Place, StorageParts
 from virtsnap.convert.throttling import add_filters, read_drive_limits, read_filters
 from virtsnap.convert.values import parse_switch
+from virtsnap.convert.virtio_keys import read_virtio_model
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -67,9 +68,11 @@ def plan_backend(draft: Draft, backend: Backend | None, device: Options, kind: s
     plan.holes = read_modes(backend, device) | read_policies(backend, device)
     if kind == "cdrom":
         plan.holes["readonly"] = ""
-    if backend is None:
+    if backend is None or backend.empty:
         if kind not in {"cdrom", "floppy"}:
             raise NotSayable("a disk without a medium")
+        if backend is not None:
+            backend.top.take_all(Outcome.IMPLIED, None)
         return plan
     if backend.drive is not None:
         plan.holes |= _drive_keys(draft, backend.top, plan.holes)
@@ -86,11 +89,10 @@ def plan_backend(draft: Draft, backend: Backend | None, device: Options, kind: s
 
 def _note_guess(backend: Backend) -> None:
     """Say in the report that the format is ours: QEMU would look at the image, libvirt takes raw."""
-    assert backend.drive is not None, "only a -drive may leave its format out"
     note = f"no format is given; taken as {backend.format}, as QEMU's probing would find it"
-    for entry in backend.top.entries:
-        if entry.key in {"file", "file.filename"}:
-            backend.claims.take(entry.said, Outcome.SUBSTITUTED, note)
+    for said in backend.claims.places():
+        if said.key in {"file", "file.filename", "usbdevice"}:
+            backend.claims.take(said, Outcome.SUBSTITUTED, note)
 
 
 def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
@@ -249,34 +251,9 @@ def _generic_commands(word: Word, row: DeviceRow) -> bool:
 
 
 def _model(word: Word, row: DeviceRow) -> str | None:
-    """Give the model of a virtio disk: transitional or not, by its driver or its two switches."""
-    if row.holes["target_bus"] != "virtio":
-        return None
-    model = virtio_model(word.peek("driver") or "")
-    if model != "virtio":
-        return model
-    legacy, modern = word.peek("disable-legacy"), word.peek("disable-modern")
-    found = TRANSITIONAL.get((_tristate(legacy), _tristate(modern)))
-    if found is not None:
-        word.claim("disable-legacy", Outcome.MAPPED)
-        word.claim("disable-modern", Outcome.MAPPED)
-    return found
-
-
-# (disable-legacy, disable-modern) -> model. Source: qemuBuildVirtioDevGetConfigDev() in libvirt's qemu_command.c.
-TRANSITIONAL: Mapping[tuple[str | None, str | None], str] = {
-    ("on", "off"): "virtio-non-transitional",
-    ("off", "off"): "virtio-transitional",
-}
-
-
-def _tristate(value: str | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return "on" if parse_switch(value) else "off"
-    except ValueError:
-        return value
+    """Give the model of a virtio disk where it is not the usual one."""
+    model = read_virtio_model(word) if row.holes["target_bus"] == "virtio" else "virtio"
+    return None if model == "virtio" else model
 
 
 def _threads(draft: Draft, device: Options, holes: Holes) -> Element | None:
