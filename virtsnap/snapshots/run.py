@@ -116,10 +116,18 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
         raise
     warnings = tidy_up(plan, context, watch=watch)
     return Outcome(
-        op=plan.op, domain=plan.domain, name=plan.name, state=context.domain.power(),
+        op=plan.op, domain=plan.domain, name=plan.name, state=_state(context.domain),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
         bytes=dict(context.bytes), warnings=tuple(warnings),
     )
+
+
+def _state(domain: Domain) -> str:
+    """Give the guest's state; what was done is done, whether or not it can be read."""
+    try:
+        return domain.power()
+    except VirtsnapError:
+        return "unknown"
 
 
 def tidy_up(
