@@ -61,7 +61,7 @@ class Draft:
         self.overrides: list[tuple[Element, Property]] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
-        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
+        self.usb = UsbPorts(self.pci, lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")
