@@ -16,9 +16,10 @@ demo: setup
 test: setup lint
 	@$(PYTHON_IN) -m pytest
 
-# Every libvirt generation: the tests of make test here, those with a real guest on Debian 13's as well.
-test-all: test hosts
-	@$(PYTHON_IN) -m pytest --on-host $(HOST) tests/host
+# Every libvirt generation, the whole fault matrix: all tests here, those with a real guest on Debian 13's as well.
+test-all: setup lint hosts
+	@$(PYTHON_IN) -m pytest --whole
+	@$(PYTHON_IN) -m pytest --on-host $(HOST) --whole tests/host tests/faults
 
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup

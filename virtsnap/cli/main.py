@@ -25,6 +25,7 @@ VERBS = {
     "load": "virtsnap.cli.snapshot_verbs:load",
     "list": "virtsnap.cli.snapshot_verbs:list_",
     "rm": "virtsnap.cli.snapshot_verbs:rm",
+    "recover": "virtsnap.cli.upkeep_verbs:recover",
     **{
         verb: f"virtsnap.cli.virsh.click_verbs:{verb.replace('-', '_')}"
         for verb in (

@@ -139,7 +139,9 @@ def _iscsi(text: str) -> Keys:
         ("portal", f"{host}:{url.port or 3260}"), ("target", target), ("lun", lun),
     ]
     if url.username:
-        keys += [("user", unquote(url.username)), ("password", unquote(url.password or ""))]
+        # libiscsi has user%password; user:password is what URLs usually have
+        user, _, password = url.username.partition("%")
+        keys += [("user", user), ("password", unquote(url.password or password))]
     return keys
 
 

@@ -57,9 +57,9 @@ class Claims:
         for number, key in enumerate(dict.fromkeys(item.key for item in word.properties)):
             self.take(Said(word=word, key=key), outcome, note if number == 0 else None)
 
-    def take_drive(self, word: Word) -> None:
-        """Note that an empty -drive is understood: there is nothing in it but its place."""
-        self.take_word(word, Outcome.MAPPED)
+    def places(self) -> list[Said]:
+        """Give what has been taken, in order."""
+        return [said for said, _, _ in self._claims]
 
     def commit(self, *elements: Element) -> None:
         """Claim everything, and note on the words where they stand."""

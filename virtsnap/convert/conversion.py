@@ -15,12 +15,16 @@ from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.inputs import write_ps2
 from virtsnap.convert.iommus import convert_machine_iommu
+from virtsnap.convert.mac_addresses import settle_macs
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
+from virtsnap.convert.misc_devices import convert_balloon, convert_nvram
 from virtsnap.convert.monitors import convert_monitors
-from virtsnap.convert.nics import convert_nics, settle_macs
+from virtsnap.convert.net_legacy import convert_nics
+from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.pci_controllers import strip_zpci, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
@@ -33,6 +37,7 @@ from virtsnap.convert.storage_rest import finish_storage
 from virtsnap.convert.usb import convert_machine_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
+from virtsnap.convert.watchdogs import convert_watchdogs
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
 
@@ -69,6 +74,11 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_sound_words,
     convert_plugged_drives,
     convert_devices,
+    convert_virtfs,
+    convert_watchdogs,
+    convert_balloon,
+    convert_nvram,
+    write_builtin_panic,
     settle_macs,
     strip_port_numbers,
     convert_consoles,

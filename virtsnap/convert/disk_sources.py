@@ -155,6 +155,8 @@ def _layered_encryption(draft: Draft, storage: Options) -> Holes:
 
 def _parents_secrets(draft: Draft, storage: Options, element: Element) -> None:
     """Write the passphrases of rbd's parent images behind the first: libvirt has them in a row."""
+    if not draft.knows((9, 3)):
+        raise NotSayable("the encrypted parent of an rbd image came with libvirt 9.3")
     encryption = element.find("encryption")
     assert encryption is not None, "an encrypted image has an encrypted parent only"
     prefix = "encrypt.parent"
@@ -249,11 +251,18 @@ def _rbd(draft: Draft, options: Options, holes: Holes) -> list[Element]:
             options.take(entry.key, Outcome.IMPLIED)
     user = options.take("user")
     if user is not None:
+        _checked_user(user)
         secret = options.take("key-secret")
         if secret is None:
             raise NotSayable("libvirt wants a passphrase for an rbd user, and the command line gives none")
         holes |= {"user": user, "auth_type": "ceph", "auth_usage": passphrase(draft, options.claims, secret)}
     return _hosts(draft, options)
+
+
+def _checked_user(user: str) -> None:
+    """Refuse a user's name that libvirt's schema has no room for (genericName)."""
+    if not re.fullmatch(r"[a-zA-Z0-9_+-]+", user):
+        raise NotSayable(f"libvirt takes no user called {user!r}")
 
 
 def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
@@ -265,6 +274,7 @@ def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
         raise NotSayable(f"{portal!r} is no iSCSI portal")
     user = options.take("user")
     if user is not None:
+        _checked_user(user)
         usage = target
         if options.has("password-secret"):
             usage = passphrase(draft, options.claims, options.take("password-secret") or "")

@@ -59,6 +59,7 @@ class Draft:
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
         self.overrides: list[tuple[Element, Property]] = []
+        self.made_up: list[str] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
         self.usb = UsbPorts(self.pci, lambda: self.add(self.fill("hub", {})))
@@ -111,6 +112,10 @@ class Draft:
     def override(self, device: Element, item: Property) -> None:
         """Have QEMU start one of libvirt's devices with another value of a property (<qemu:override>, 8.2 on)."""
         self.overrides.append((device, item))
+
+    def pass_on(self, *words: str) -> None:
+        """Give QEMU words that do not stand in argv but are made of what does (<qemu:commandline>)."""
+        self.made_up.extend(words)
 
     def child(self, path: str) -> Element:
         """Give the element at a path below the domain (`features/acpi`), making what is missing."""

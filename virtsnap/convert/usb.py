@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from virtsnap.command_line.chardev_text import parse_chardev_text
+from virtsnap.command_line.keyval import Properties, Property, join_commas
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
@@ -36,16 +37,11 @@ WITHOUT_NONE = frozenset({"s390-ccw-virtio", "board"})
 OLD_NAMES: Mapping[str, tuple[str, str]] = {
     "mouse": ("mouse", "usb"), "tablet": ("tablet", "usb"), "keyboard": ("keyboard", "usb"),
 }
-# Old names of devices that libvirt does not have.
-OTHER_NAMES: Mapping[str, str] = {"wacom-tablet": "usb-wacom-tablet", "u2f-passthru": "u2f-passthru"}
-OFF_NOTE = "libvirt starts every machine with usb=off"
-
-
-@dataclass(kw_only=True)
-class OldDisks:
-    """The -device that stands for a -usbdevice disk:FILE, by the id() of the latter."""
-
-    devices: dict[int, Word] = field(default_factory=dict)
+# Old names of devices that stay QEMU's: the driver, and its character device where the word names none.
+OTHER_NAMES: Mapping[str, tuple[str, str | None]] = {
+    "wacom-tablet": ("usb-wacom-tablet", None), "braille": ("usb-braille", "braille"),
+    "serial": ("usb-serial", "null"),
+}
 
 
 def convert_machine_usb(draft: Draft) -> None:
@@ -63,7 +59,7 @@ def convert_machine_usb(draft: Draft) -> None:
         for word in draft.group("usb"):
             word.claim_rest(Outcome.IMPLIED, "this machine has no USB controller of its own")
     for word in draft.group("machine"):
-        if not wanted or draft.machine.family.name != "board":
+        if not wanted or draft.machine.family.name != "board" or draft.controllers.of("usb"):
             word.claim("usb", Outcome.MAPPED if wanted else Outcome.IMPLIED)
     for word in draft.group("usbdevice"):
         _convert_usbdevice(draft, word)
@@ -124,13 +120,23 @@ def _convert_usbdevice(draft: Draft, word: Word) -> None:
         word.claim_rest(Outcome.MAPPED)
     elif text.startswith("host:"):
         _convert_host(draft, word, text.removeprefix("host:"))
-    elif text.startswith("disk:"):
-        file = text.removeprefix("disk:").replace(",", ",,")
-        id_ = f"usbdisk{word.option.first}"
-        _imply(draft, "-drive", f"if=none,id={id_},file={file}")
-        draft.part(OldDisks).devices[id(word)] = _imply(draft, "-device", f"usb-storage,drive={id_}")
-    elif text in OTHER_NAMES:
+    elif text.partition(":")[0] in OTHER_NAMES:
         draft.usb.add(word, None)
+
+
+def _pass_on(word: Word, address: dict[str, str]) -> None:
+    """Write an old word as -device: as -usbdevice it would switch on a controller beside libvirt's."""
+    name, _, text = (word.peek("usbdevice") or "").partition(":")
+    driver, backend = OTHER_NAMES[name]
+    device = {"driver": driver, **address}
+    word.passed_as = []
+    if backend is not None:
+        items = parse_chardev_text(text or backend)
+        device["chardev"] = f"virtsnap-usb{word.option.first}"
+        first, *rest = items
+        words = Properties(items=(Property(key="id", value=device["chardev"]), *rest))
+        word.passed_as += ["-chardev", f"{first.value},{join_commas(words)}"]
+    word.passed_as += ["-device", json.dumps(device)]
 
 
 def _imply(draft: Draft, *argument: str) -> Word:
@@ -161,15 +167,9 @@ def settle_usb(draft: Draft) -> None:
     """Give the ports, and say that there is no controller where QEMU would have none."""
     draft.usb.assign()
     for word in draft.group("usbdevice"):
-        disk = draft.part(OldDisks).devices.get(id(word))
-        if disk is not None and disk.elements:
-            word.claim_rest(Outcome.MAPPED)
-            word.land(*disk.elements)
-        driver = OTHER_NAMES.get(word.peek("usbdevice") or "")
         address = draft.usb.passthrough_address(word)
-        if driver is not None and address:
-            # As -usbdevice it would switch on a controller of the machine beside libvirt's.
-            word.passed_as = ["-device", json.dumps({"driver": driver, **address})]
+        if address:
+            _pass_on(word, address)
     family = draft.machine.family
     can_have = family.pci_root_model is not None and family.name not in WITHOUT_NONE
     if can_have and "riscv" not in draft.machine.arch and not draft.controllers.of("usb"):

@@ -100,8 +100,9 @@ def _verify_one(
         )
     except NotStartedError as exc:
         return CaseResult(name=name, result="not-started", message=exc.message, stand_ins=exc.stand_ins)
-    except VirtsnapError as exc:
-        return CaseResult(name=name, result="refused", message=exc.message)
+    except Exception as exc:  # a converter that falls is a finding, and the others go on
+        message = exc.message if isinstance(exc, VirtsnapError) else f"{type(exc).__name__}: {exc}"
+        return CaseResult(name=name, result="refused", message=message)
     return CaseResult(
         name=name, result="same" if verdict.comparison.same else "different", comparison=verdict.comparison,
         stand_ins=verdict.stand_ins,
