@@ -36,7 +36,7 @@ from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
 from virtsnap.convert.storage_rest import finish_storage
-from virtsnap.convert.usb import convert_builtin_usb, settle_usb
+from virtsnap.convert.usb import convert_machine_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.convert.watchdogs import convert_watchdogs
@@ -68,7 +68,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_defaults,
     *HEAD_SUBJECTS,
     write_root,
-    convert_builtin_usb,
+    convert_machine_usb,
     convert_vga,
     convert_guestfwd,
     convert_nics,
