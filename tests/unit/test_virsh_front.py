@@ -10,7 +10,7 @@ import pytest
 
 from virtsnap.cli.virsh import front
 from virtsnap.cli.virsh.console import escape_byte
-from virtsnap.cli.virsh.session import Preferences
+from virtsnap.cli.virsh.preferences import Preferences
 from virtsnap.host.programs import find_program, is_script
 
 
