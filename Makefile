@@ -5,7 +5,7 @@ PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 HOST := trixie
-.PHONY: help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
+.PHONY: verify-corpus help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
 
 help:
 	@echo "make demo | test | test-all | fuzz | lint | setup | guest | clean"
@@ -16,9 +16,10 @@ demo: setup
 test: setup lint
 	@$(PYTHON_IN) -m pytest
 
-# Every libvirt generation: the tests of make test here, those with a real guest on Debian 13's as well.
-test-all: test hosts
-	@$(PYTHON_IN) -m pytest --on-host $(HOST) tests/host
+# Every libvirt generation, the whole fault matrix: all tests here, those with a real guest on Debian 13's as well.
+test-all: setup lint hosts
+	@$(PYTHON_IN) -m pytest --whole
+	@$(PYTHON_IN) -m pytest --on-host $(HOST) --whole tests/host tests/faults
 
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup
@@ -41,6 +42,10 @@ packages:
 .venv/stamp: pyproject.toml tools/make-venv
 	@tools/make-venv
 	@touch $@
+
+# Needs CORPUS, a folder of *.args: how many can be started here, and how many show the same hardware.
+verify-corpus: setup
+	@$(PYTHON_IN) -m tests.host.verify_corpus $(CORPUS)
 
 guest: setup
 	@$(PYTHON_IN) -m tests.guest.build cloud full

@@ -20,6 +20,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--on-host", metavar="SUITE", help="run the tests on a host that `make hosts` built, such as trixie"
     )
+    parser.addoption(
+        "--whole", action="store_true", help="run every case of the large matrices, not the sample alone"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "whole: a case that only `--whole` runs (`make test-all`)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `--whole` runs, unless it is asked for by its name."""
+    if config.getoption("--whole") or any("[" in word for word in config.invocation_params.args):
+        return
+    left_out = [item for item in items if item.get_closest_marker("whole")]
+    items[:] = [item for item in items if not item.get_closest_marker("whole")]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:

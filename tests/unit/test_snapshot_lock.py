@@ -6,14 +6,14 @@ import dataclasses
 import os
 
 from tests.unit.snapshot_samples import domain_xml
-from virtsnap.snapshots.definition import with_metadata
+from virtsnap.snapshots.definition import with_our_metadata
 from virtsnap.snapshots.lock import Claim, claim_element, is_gone, read_claims, this_process
 
 
 def test_claims_come_back_as_they_were() -> None:
     first = Claim(token="0000000a", op="save", owner=this_process())
     second = dataclasses.replace(first, token="0000000b", op="load")
-    xml = with_metadata(with_metadata(domain_xml(), claim_element(first)), claim_element(second))
+    xml = with_our_metadata(domain_xml(), [claim_element(first), claim_element(second)])
     assert read_claims([domain_xml(), xml]) == {first.token: first, second.token: second}
 
 

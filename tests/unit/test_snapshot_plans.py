@@ -46,7 +46,7 @@ def load(name: str, of: View, *, final: Final = "running", keep_newer: bool = Fa
     assert facts is not None
     saved = None if facts.memory is None else domain_xml(facts.disks[0].frozen.path)
     return plan_load(
-        LoadRequest(name=name, final=final, keep_newer=keep_newer, token="000000bb"), of,
+        LoadRequest(name=name, final=final, keep_newer=keep_newer, token="000000bb", now_s=9), of,
         facts=facts, saved_xml=saved, engine=RestoreEngine(),
     )
 

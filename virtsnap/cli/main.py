@@ -19,11 +19,13 @@ from virtsnap.errors import VirtsnapError
 
 VERBS = {
     "convert": "virtsnap.cli.convert_verbs:convert",
+    "verify": "virtsnap.cli.verify_verbs:verify",
     "create": "virtsnap.cli.create_verb:create",
     "save": "virtsnap.cli.snapshot_verbs:save",
     "load": "virtsnap.cli.snapshot_verbs:load",
     "list": "virtsnap.cli.snapshot_verbs:list_",
     "rm": "virtsnap.cli.snapshot_verbs:rm",
+    "recover": "virtsnap.cli.upkeep_verbs:recover",
     **{
         verb: f"virtsnap.cli.virsh.click_verbs:{verb.replace('-', '_')}"
         for verb in (

@@ -15,6 +15,7 @@ from virtsnap.cli.main import Settings, end_in_order
 from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.api import SnapshotHost, connect
 from virtsnap.snapshots.catalog import Snapshot
+from virtsnap.snapshots.engines import ENGINE_NAMES, EngineName
 from virtsnap.snapshots.plan import Final
 from virtsnap.snapshots.run import Outcome
 from virtsnap.snapshots.steps import Plan
@@ -92,10 +93,12 @@ def save(
 @click.option("--keep-newer", is_flag=True, help="Keep the snapshots that were saved after NAME.")
 @click.option("--paused", is_flag=True, help="Leave the guest paused.")
 @click.option("--as-saved", is_flag=True, help="Leave the guest as it was at the save: running, paused or off.")
+@click.option("--engine", type=click.Choice(ENGINE_NAMES), help="Force a way to revert.")
 @_dry_run
 @click.pass_obj
 def load(
-    settings: Settings, vm: str, name: str, keep_newer: bool, paused: bool, as_saved: bool, dry_run: bool
+    settings: Settings, vm: str, name: str, keep_newer: bool, paused: bool, as_saved: bool,
+    engine: EngineName | None, dry_run: bool,
 ) -> None:
     """Bring VM back to NAME, and let the guest run.
 
@@ -108,11 +111,11 @@ def load(
     with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
-            _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer), settings)
+            _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer, engine=engine), settings)
             return
         end_in_order()
         outcome = domain.load_snapshot(
-            name, final=final, keep_newer=keep_newer, timeout_s=settings.timeout_s
+            name, final=final, keep_newer=keep_newer, engine=engine, timeout_s=settings.timeout_s
         )
     _print_outcome(
         outcome, settings, f"loaded {name} into {outcome.domain}: {outcome.state}, {outcome.total_s:.2f} s"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
-from virtsnap.convert.values import on_off, one_of, parse_switch, yes_no
+from virtsnap.convert.values import number_up_to, on_off, one_line, one_of, yes_no
 from virtsnap.domain_xml.templates import Element
 from virtsnap.errors import CommandLineError
 
@@ -99,7 +99,7 @@ def read_chardev(draft: Draft, backend: Word | None, *, path_of_libvirt: bool = 
     if backend is None:
         return None
     row = backend_row(backend)
-    if row is None or draft.target < row.since or _unsayable(backend):
+    if row is None or draft.target < row.since or _unsayable(draft, backend, row):
         return None
     holes: Holes = dict(read_keys(backend, (*COMMON, *row.keys, *row.nested), draft.target))
     backend.claim("backend", Outcome.MAPPED)
@@ -142,7 +142,9 @@ def backend_row(backend: Word) -> Backend | None:
 def can_have(draft: Draft, backend: Word | None) -> bool:
     """Tell, without claiming anything, whether libvirt has a backend."""
     row = None if backend is None else backend_row(backend)
-    return backend is not None and row is not None and draft.target >= row.since and not _unsayable(backend)
+    if backend is None or row is None:
+        return False
+    return draft.target >= row.since and not _unsayable(draft, backend, row)
 
 
 def lost_path(draft: Draft, backend: Word, suffix: str) -> str:
@@ -159,7 +161,12 @@ def claim_fdset(draft: Draft, path: str) -> None:
             word.claim_all(Outcome.MANAGED, FDSET_NOTE)
 
 
-def _unsayable(backend: Word) -> bool:
+def _unsayable(draft: Draft, backend: Word, row: Backend) -> bool:
+    # libvirt refuses SPICE's channels in a domain without SPICE (qemuValidateDomainChrSourceDef), QEMU does not
+    if row.type in {"spicevmc", "spiceport"} and not (
+        draft.group("spice") or any(word.peek("type") == "spice-app" for word in draft.group("display"))
+    ):
+        return True
     return any(
         (item.key.removeprefix("backend.data.") in SWITCHES_WITHOUT_WORD and item.value not in {"off", ""})
         or (item.key == "backend.data.addr.type" and item.value == "vsock")
@@ -283,7 +290,7 @@ SWITCHES_WITHOUT_WORD = frozenset({
 COMMON: tuple[Key, ...] = (
     Key(key="backend", hole=None),
     Key(key="id", hole=None),
-    Key(key="logfile", hole="log_file"),
+    Key(key="logfile", hole="log_file", read=one_line),
     Key(key="logappend", hole="log_append", read=on_off),
     Key(
         key="mux", hole=None, outcome=Outcome.SUBSTITUTED,
@@ -291,7 +298,7 @@ COMMON: tuple[Key, ...] = (
     ),
     Key(key="backend.type", hole=None),
     Key(key="backend.data", hole=None),
-    Key(key="backend.data.logfile", hole="log_file"),
+    Key(key="backend.data.logfile", hole="log_file", read=one_line),
     Key(key="backend.data.logappend", hole="log_append", read=on_off),
 )
 
@@ -304,7 +311,7 @@ def _seconds(value: str) -> str:
 
 
 def _mode(value: str) -> str:
-    return "bind" if parse_switch(value) else "connect"
+    return "bind" if on_off(value) == "on" else "connect"
 
 
 _mouse_mode = one_of({"on": "client", "off": "server"})
@@ -325,7 +332,7 @@ BACKENDS: tuple[Backend, ...] = (
             Key(key="server", hole="mode", read=_mode),
             Key(key="wait", hole=None),
             Key(key="telnet", hole="protocol", read=_telnet),
-            Key(key="reconnect", hole="reconnect_timeout_s"),
+            Key(key="reconnect", hole="reconnect_timeout_s", read=number_up_to(2**31 - 1)),
             Key(key="reconnect-ms", hole="reconnect_timeout_s", read=_seconds),
             Key(key="tls-creds", hole=None),
             Key(key="fd", hole=None, outcome=Outcome.MANAGED, note="libvirt opens the socket itself"),
@@ -342,7 +349,7 @@ BACKENDS: tuple[Backend, ...] = (
             Key(key="backend.data.server", hole="mode", read=_mode),
             Key(key="backend.data.wait", hole=None),
             Key(key="backend.data.telnet", hole="protocol", read=_telnet),
-            Key(key="backend.data.reconnect", hole="reconnect_timeout_s"),
+            Key(key="backend.data.reconnect", hole="reconnect_timeout_s", read=number_up_to(2**31 - 1)),
             Key(key="backend.data.reconnect-ms", hole="reconnect_timeout_s", read=_seconds),
             Key(key="backend.data.tls-creds", hole=None),
         ),

@@ -17,6 +17,7 @@ ALIASES = {
     "scsi": "scsi{}", "virtio-serial": "virtio-serial{}", "ccid": "ccid{}", "sata": "sata{}", "ide": "ide",
     "fdc": "fdc{}",
 }
+NEWEST_FIRST = frozenset({"usb", "scsi", "virtio-serial"})
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,8 +32,13 @@ class Controller:
     @property
     def alias(self) -> str:
         """The qdev id that libvirt will give it."""
+        alias = None if self.element is None else self.element.find("alias")
+        if alias is not None:
+            return alias.get("name") or ""
         if self.type == "usb":
             return "usb" if self.index == 0 else f"usb{self.index}"
+        if self.qemu_id == "ide":
+            return "ide"  # built into the machine, and so are the names of its buses
         return ALIASES.get(self.type, self.type + "{}").format(self.index)
 
 
@@ -63,10 +69,16 @@ class Controllers:
         return [controller for controller in self.all if controller.type == type_]
 
     def find(self, bus: str | None, *types: str) -> tuple[Controller, int] | None:
-        """Give the controller and bus number of QEMU's `bus=`; for None the first controller of the types."""
+        """Give the controller and bus number of QEMU's `bus=`; for None the one that QEMU would choose.
+
+        That is the newest one that stands before the device: QEMU looks through a bus's devices from the
+        last plugged to the first (qbus_find_recursive() in softmmu/qdev-monitor.c). IDE is another matter:
+        its buses get full.
+        """
         candidates = [controller for controller in self.all if not types or controller.type in types]
         if bus is None:
-            return (candidates[0], 0) if candidates else None
+            newest = set(types) <= NEWEST_FIRST
+            return (candidates[-1 if newest else 0], 0) if candidates else None
         name, _, number = bus.rpartition(".")
         for controller in candidates:
             if controller.qemu_id and controller.qemu_id in {name, bus}:

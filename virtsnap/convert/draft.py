@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lxml import etree
 
+from virtsnap.command_line.keyval import Property
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.controllers import Controllers
+from virtsnap.convert.head import Head
 from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.machines import Machine
 from virtsnap.convert.pci import PciTopology
 from virtsnap.convert.rows import Version
+from virtsnap.convert.usb_ports import UsbPorts
 from virtsnap.domain_xml.templates import Element, Templates
+
+Part = TypeVar("Part")
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -53,8 +59,14 @@ class Draft:
         self.find_program = find_program
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
+        self.overrides: list[tuple[Element, Property]] = []
+        self.head = Head()
+        self.extra_arguments: list[str] = []
+        self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers()
+        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
+        self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")
 
@@ -100,6 +112,10 @@ class Draft:
             word.land(element)
         return element
 
+    def override(self, device: Element, item: Property) -> None:
+        """Have QEMU start one of libvirt's devices with another value of a property (<qemu:override>, 8.2 on)."""
+        self.overrides.append((device, item))
+
     def child(self, path: str) -> Element:
         """Give the element at a path below the domain (`features/acpi`), making what is missing."""
         here = self.root
@@ -115,6 +131,18 @@ class Draft:
     def absolute(self, path: str) -> str:
         """Give a path as an absolute one, as libvirt wants it; relative ones start at `base`."""
         return path if path.startswith("/") else os.path.normpath(self.base / path)
+
+    def part(self, kind: type[Part]) -> Part:
+        """Give what one subject keeps for this conversion: an object of its class, made at the first asking."""
+        if kind not in self._parts:
+            self._parts[kind] = kind()
+        part: Part = self._parts[kind]
+        return part
+
+    def pass_on(self, arguments: Sequence[str], *words: Word) -> None:
+        """Give QEMU arguments of its own by <qemu:commandline>, for what some words say and libvirt cannot."""
+        self.extra_arguments += arguments
+        self.extra_words += words
 
     def warn(self, text: str) -> None:
         """Add a warning to the report, once."""

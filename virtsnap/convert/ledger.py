@@ -14,6 +14,12 @@ from enum import IntEnum
 from virtsnap.command_line.keyval import Properties, Property
 from virtsnap.command_line.options import Option
 from virtsnap.domain_xml.templates import Element
+from virtsnap.errors import CommandLineError
+
+
+def refuse(option: Option, why: str, hint: str) -> CommandLineError:
+    """Make the error for a value that QEMU itself could not read; it names the option and its argument."""
+    return CommandLineError(f"{option.text}: {why}", argument=option.last, hint=hint)
 
 
 class Outcome(IntEnum):
@@ -56,6 +62,8 @@ class Word:
         self.implied = implied
         self.elements: list[Element] = []
         self.notes: list[str] = []
+        # The words to pass on to QEMU in place of the option's own, where a path in it is relative.
+        self.passed_as: list[str] | None = None
         self._claims: dict[int, Claim] = {}
 
     @property

@@ -8,6 +8,7 @@ libvirt changes (buses) are rewritten in what is passed on.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from lxml import etree
@@ -41,9 +42,12 @@ MERGED = frozenset({"machine", "boot", "m", "smp", "overcommit", "name", "msg", 
 
 def convert_rest(draft: Draft) -> None:
     """Pass on what is left: properties of libvirt's devices by override, the rest by commandline."""
-    overrides: list[tuple[Element, list[Property]]] = []
-    args: list[str] = []
-    passed: list[Word] = []
+    overrides: dict[int, tuple[Element, list[Property]]] = {}
+    for element, item in draft.overrides:
+        overrides.setdefault(id(element), (element, []))[1].append(item)
+    args: list[str] = list(draft.extra_arguments)
+    whole: list[Word] = []
+    passed: list[Word] = list(draft.extra_words)
     for word in draft.words:
         left = word.unclaimed()
         if word.implied:
@@ -52,11 +56,15 @@ def convert_rest(draft: Draft) -> None:
             if word.untouched:
                 draft.warn(f"{word.option.text}: passed through to QEMU as it stands")
             word.claim_rest(Outcome.PASSTHROUGH)
-            args += _whole(draft, word)
+            whole.append(word)
             passed.append(word)
         elif left and word.group == "device" and word.elements and draft.knows(OVERRIDE_SINCE):
-            overrides.append((word.elements[0], left))
+            overrides.setdefault(id(word.elements[0]), (word.elements[0], []))[1].extend(left)
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:override>")
+        elif word.passed_as is not None and word.elements:
+            args += word.passed_as
+            word.claim_rest(Outcome.PASSTHROUGH)
+            passed.append(word)
         elif left and word.group in MERGED:
             args += [f"-{word.group}", join_commas([(item.key, item.value) for item in left])]
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:commandline>")
@@ -65,7 +73,9 @@ def convert_rest(draft: Draft) -> None:
             word.claim_rest(Outcome.DROPPED, f"{_names(left)}: libvirt has no word for it")
             draft.warn(f"{word.option.text}: {_names(left)} dropped, libvirt has no word for it")
     if overrides:
-        _write_overrides(draft, overrides)
+        _write_overrides(draft.root, overrides.values())
+    # after the overrides, which give some devices the names that others refer to
+    args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
         for argument in args:
@@ -80,23 +90,55 @@ def _names(items: list[Property]) -> str:
 
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
-    address = draft.pci.passthrough_address(word) if word.group == "device" else {}
-    return [word.option.spelling, _with_address(word, address)] if address else word.option.words
+    changes = _changes(draft, word)
+    if changes:
+        return [word.option.spelling, _with_changes(word, changes)]
+    words = word.passed_as or word.option.words
+    address = draft.pci.passthrough_address(word)
+    if address and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    return words
 
 
-def _with_address(word: Word, address: dict[str, str]) -> str:
-    """Write a device's argument anew with the bus name that libvirt gives and the slot that QEMU would choose."""
+def _changes(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the keys that must read otherwise: buses that libvirt calls otherwise, slots, relative paths."""
+    if word.group == "device":
+        return draft.pci.passthrough_address(word) or _bus_of_libvirt(draft, word)
+    key = {"drive": "file", "blockdev": "filename"}.get(word.group)
+    path = word.peek(key) if key and word.option.argument is not None else None
+    if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
+        return {}
+    return {key: draft.absolute(path)}
+
+
+def _bus_of_libvirt(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the name of a bus whose controller libvirt starts: it begins with libvirt's id of the controller."""
+    bus = word.peek("bus") or ""
+    id_, dot, number = bus.rpartition(".")
+    for controller in draft.controllers.all:
+        if controller.qemu_id == (id_ or bus) and controller.qemu_id not in {"", controller.alias}:
+            return {"bus": controller.alias + dot + number if id_ else controller.alias}
+    return {}
+
+
+def _with_changes(word: Word, changes: dict[str, str]) -> str:
+    """Write an option's argument anew, some keys having other values."""
     if word.properties.json:
         document: dict[str, Any] = json.loads(word.option.argument or "{}")
-        return json.dumps(document | address)
-    pairs = [(item.key, item.value) for item in word.properties if item.key not in address]
-    driver = next((value for key, value in pairs if key == "driver"), "")
+        return json.dumps(document | changes)
+    given = [item for item in word.properties if item.given]
+    if len(given) == 1 and word.option.spelling.lstrip("-") != word.group:
+        return changes[given[0].key]  # a short form: -hda FILE
+    pairs = [(item.key, item.value) for item in given if item.key not in changes] + list(changes.items())
+    if word.group != "device":
+        return join_commas(pairs)
+    driver = [value.replace(",", ",,") for key, value in pairs if key == "driver"]
     rest = [(key, value) for key, value in pairs if key != "driver"]
-    return ",".join([driver.replace(",", ",,"), join_commas([*rest, *address.items()])])
+    return ",".join([*driver[:1], *filter(None, [join_commas(rest)])])
 
 
-def _write_overrides(draft: Draft, overrides: list[tuple[Element, list[Property]]]) -> None:
-    block = etree.SubElement(draft.root, QEMU + "override", nsmap={"qemu": QEMU_NAMESPACE})
+def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Property]]]) -> None:
+    block = etree.SubElement(root, QEMU + "override", nsmap={"qemu": QEMU_NAMESPACE})
     for number, (element, left) in enumerate(overrides):
         alias = element.find("alias")
         if alias is None:

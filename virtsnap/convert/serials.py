@@ -8,16 +8,16 @@ first <serial> stands a second time as a <console>, as libvirt has it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.chardevs import can_have, find_chardev, put_chardev, read_chardev
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.machines import ARM, MachineFamily
 from virtsnap.convert.rows import Bus, DeviceRow, Key, Version, read_keys
-from virtsnap.convert.values import number, parse_number
+from virtsnap.convert.values import number_up_to
 from virtsnap.domain_xml.templates import Element
 
 DEBUGCON_SINCE: Version = (8, 1)
@@ -119,7 +119,7 @@ def _debugcon_iobase(draft: Draft) -> str | None:
     iobase = None
     for word in draft.group("global"):
         if word.peek("driver") == "isa-debugcon" and word.peek("property") == "iobase":
-            iobase = word.take_read("value", _hex)
+            iobase = word.take_read("value", IOBASE.read)
             word.claim_rest(Outcome.MAPPED)
     return iobase
 
@@ -176,21 +176,17 @@ def _build_sclp(draft: Draft, word: Word, row: DeviceRow) -> None:
     draft.add(element, word)
 
 
-def _hex(value: str) -> str:
-    try:
-        return f"{parse_number(value):#x}"
-    except ValueError as exc:
-        raise NotSayable(f"{value!r} is not a number") from exc
+def _hex_up_to(limit: int, width: int = 0) -> Callable[[str], str]:
+    """Make a reader that gives a number in hexadecimal, of so many digits at least."""
+    within = number_up_to(limit)
+    return lambda value: f"0x{int(within(value)):0{width}x}"
 
 
-def _reg(value: str) -> str:
-    return f"0x{int(_hex(value), 16):08x}"
-
-
+IOBASE = Key(key="iobase", hole="iobase", read=_hex_up_to(0xFFFF))
 ISA_KEYS: tuple[Key, ...] = (
-    Key(key="index", hole="port", read=number),
-    Key(key="iobase", hole="iobase", read=_hex),
-    Key(key="irq", hole="irq", read=_hex),
+    Key(key="index", hole="port", read=number_up_to(0xFFFF)),
+    IOBASE,
+    Key(key="irq", hole="irq", read=_hex_up_to(0xF)),
 )
 
 ROWS = (
@@ -199,7 +195,8 @@ ROWS = (
         holes={"target_type": "isa-serial", "model": "isa-serial"},
     ),
     DeviceRow(
-        drivers=("isa-parallel",), template="parallel", bus=Bus.ISA, build=_build_serial, keys=ISA_KEYS,
+        # libvirt tells QEMU neither number nor address of a parallel port
+        drivers=("isa-parallel",), template="parallel", bus=Bus.ISA, build=_build_serial,
     ),
     DeviceRow(
         drivers=("pci-serial",), template="serial", bus=Bus.PCI, build=_build_serial,
@@ -211,12 +208,12 @@ ROWS = (
     ),
     DeviceRow(
         drivers=("spapr-vty",), template="serial", bus=Bus.SPAPR_VIO, build=_build_serial,
-        keys=(Key(key="reg", hole="reg", read=_reg),),
+        keys=(Key(key="reg", hole="reg", read=_hex_up_to(0xFFFFFFFF, 8)),),
         holes={"target_type": "spapr-vio-serial", "model": "spapr-vty"},
     ),
     DeviceRow(
         drivers=("isa-debugcon",), template="serial", bus=Bus.ISA, build=_build_serial, since=DEBUGCON_SINCE,
-        keys=(Key(key="iobase", hole="iobase", read=_hex),),
+        keys=(IOBASE,),
         holes={"target_type": "isa-debug", "model": "isa-debugcon"},
     ),
     DeviceRow(

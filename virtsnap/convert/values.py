@@ -7,6 +7,7 @@ raise ValueError instead: their callers decide what a bad value means.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 
@@ -90,6 +91,47 @@ def number(value: str) -> str:
         return str(parse_number(value))
     except ValueError as exc:
         raise NotSayable(f"{value!r} is not a number") from exc
+
+
+def number_up_to(limit: int) -> Callable[[str], str]:
+    """Make a reader for whole numbers from 0 to a limit, given in decimal."""
+
+    def read(value: str) -> str:
+        text = number(value)
+        if not 0 <= int(text) <= limit:
+            raise NotSayable(f"{value} is not between 0 and {limit}")
+        return text
+
+    return read
+
+
+def hexadecimal(digits: int) -> Callable[[str], str]:
+    """Make a reader that gives a number as 0x… with so many digits."""
+
+    def read(value: str) -> str:
+        return f"0x{int(number(value)):0{digits}x}"
+
+    return read
+
+
+port = number_up_to(65535)
+
+
+def host(value: str) -> str:
+    """Give a host name or an address; libvirt's schema takes nothing else."""
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        if re.fullmatch(r"[A-Za-z0-9.-]+", value):
+            return value
+        raise NotSayable(f"{value!r} is neither a host name nor an address") from None
+
+
+def one_line(value: str) -> str:
+    """Give a text such as a path, in which libvirt's schema wants no line break."""
+    if not value or re.search(r"[\n\r]", value):
+        raise NotSayable("it is empty or has a line break")
+    return value
 
 
 def size_in(unit_bytes: int) -> Callable[[str], str]:

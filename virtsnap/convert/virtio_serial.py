@@ -7,13 +7,15 @@ all others take the first free number. The numbers are written out, so that
 
 from __future__ import annotations
 
+import re
+
 from virtsnap.convert.build import build_device
 from virtsnap.convert.chardevs import can_have, find_chardev, put_chardev
 from virtsnap.convert.controllers import Controller
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, Key, virtio, virtio_model
-from virtsnap.convert.values import number
+from virtsnap.convert.values import number_up_to
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 TYPE = "virtio-serial"
@@ -28,15 +30,17 @@ def _build_controller(draft: Draft, word: Word, row: DeviceRow) -> None:
 def _build_port(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Build a port on the bus it names, else on the first one; without a bus or a backend it stays QEMU's."""
     found = draft.controllers.find(word.peek("bus"), TYPE)
-    if found is None or not can_have(draft, find_chardev(draft, word)):
+    nr = word.peek("nr") or "0"
+    # libvirt's schema has two digits for a port
+    if found is None or not re.fullmatch(r"\d\d?", nr) or not can_have(draft, find_chardev(draft, word)):
         return
     controller, bus = found
     console = word.take("driver") == "virtconsole"
-    nr = _number_of(draft, word, controller, console)
+    number_on_bus = _number_of(draft, word, controller, console)
     name = word.take("name") if not console else None
     for key in ("bus", "nr", "id"):
         word.claim(key, Outcome.IMPLIED if key == "id" else Outcome.MAPPED)
-    where = {"controller": str(controller.index), "bus": str(bus), "port": str(nr)}
+    where = {"controller": str(controller.index), "bus": str(bus), "port": str(number_on_bus)}
     own = {"index": "0"} if console else {"target_type": "virtio", "name": name}
     element = draft.fill(row.template, where | own)
     put_chardev(draft, element, word, path_of_libvirt=True)
@@ -69,7 +73,7 @@ def strip_port_numbers(draft: Draft) -> None:
 def _number_of(draft: Draft, word: Word, controller: Controller, console: bool) -> int:
     """Give the port's number as virtser_port_device_realize() in QEMU's virtio-serial-bus.c does."""
     said = word.peek("nr")
-    if said is not None and said.isdigit():
+    if said:
         return int(said)
     taken = {
         int(address.get("port") or 0)
@@ -84,8 +88,8 @@ ROWS = (
     DeviceRow(
         drivers=virtio("virtio-serial"), template="virtio-serial", bus=Bus.PCI, build=_build_controller,
         keys=(
-            Key(key="max_ports", hole="ports", read=number),
-            Key(key="vectors", hole="vectors", read=number),
+            Key(key="max_ports", hole="ports", read=number_up_to(2**31 - 1)),
+            Key(key="vectors", hole="vectors", read=number_up_to(2**31 - 1)),
             *VIRTIO_KEYS,
         ),
     ),

@@ -239,6 +239,15 @@ class Domain:
         with translated(f"{self.name}: cannot forget snapshot {object_name}"):
             self._snapshot(object_name).delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
 
+    def revert(self, object_name: str, *, paused: bool) -> None:
+        """Have libvirt revert; with `paused` a guest is there afterwards, without it as at the save.
+
+        libvirt < 9.9 cannot for external snapshots.
+        """
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED if paused else 0
+        with translated(f"{self.name}: cannot revert to {object_name}"):
+            self._handle.revertToSnapshot(self._snapshot(object_name), flags)
+
     # Internal snapshots, which are libvirt's own from end to end
 
     def revert_to_internal(self, object_name: str, *, running: bool, paused: bool, force: bool) -> None:

@@ -196,6 +196,14 @@ def remove_file(path: str) -> bool:
     return True
 
 
+def files_beside(path: str) -> tuple[str, ...]:
+    """Name what is in the folder of a file; nothing where it cannot be listed."""
+    try:
+        return tuple(sorted(str(each) for each in Path(path).parent.iterdir()))
+    except OSError:
+        return ()
+
+
 def same_files(paths: tuple[str, ...], others: frozenset[str]) -> frozenset[str]:
     """Give those of `paths` that are the same file as one of `others`, by whatever name."""
     real = {os.path.realpath(other) for other in others}

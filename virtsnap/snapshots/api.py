@@ -7,20 +7,23 @@ The command line calls these methods and nothing below them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import TracebackType
 
-from virtsnap.errors import ExistsError, VirtsnapError
+from virtsnap.errors import BusyError, ExistsError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.catalog import Snapshot
-from virtsnap.snapshots.engines import choose_engine
+from virtsnap.snapshots.engines import EngineName, choose_engine
+from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
 from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.preflight import require_files_of, require_loadable
+from virtsnap.snapshots.recover import Recovered, recover
 from virtsnap.snapshots.run import Context, Outcome, run_plan
 from virtsnap.snapshots.steps import Plan, Step
 from virtsnap.snapshots.view import View
@@ -132,7 +135,7 @@ class SnapshotDomain:
 
     def plan_save(self, name: str, *, directory: str | None = None) -> Plan:
         """Say what `save_snapshot` would do, and touch nothing."""
-        return self._plan_save(observe(self._host, self._domain), name, directory, None)
+        return self._plan_save(self._look(), name, directory, None)
 
     @staticmethod
     def _plan_save(view: View, name: str, directory: str | None, description: str | None) -> Plan:
@@ -146,9 +149,11 @@ class SnapshotDomain:
 
     def load_snapshot(
         self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
-        timeout_s: float | None = None, watch: Watch | None = None,
+        engine: EngineName | None = None, timeout_s: float | None = None, watch: Watch | None = None,
     ) -> Outcome:
         """Bring the domain back to `name`, and leave the guest running unless `final` says otherwise.
+
+        `engine` forces a way to revert (`virtsnap.snapshots.engines`); None is the best on that host.
 
         Needs: an external snapshot whose files are whole; one that plain virsh made will do.
         On success: the live and the persistent definition name the same fresh overlays. What was saved
@@ -159,21 +164,28 @@ class SnapshotDomain:
         """
 
         def prepare(view: View) -> _Prepared:
-            return self._plan_load(view, name, final, keep_newer)
+            return self._plan_load(view, name, final, keep_newer, engine)
 
         return self._operate("load", prepare, timeout_s=timeout_s, watch=watch)
 
-    def plan_load(self, name: str, *, final: planning.Final = "running", keep_newer: bool = False) -> Plan:
+    def plan_load(
+        self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
+        engine: EngineName | None = None,
+    ) -> Plan:
         """Say what `load_snapshot` would do, and touch nothing."""
-        return self._plan_load(observe(self._host, self._domain), name, final, keep_newer).plan
+        return self._plan_load(self._look(), name, final, keep_newer, engine).plan
 
-    def _plan_load(self, view: View, name: str, final: planning.Final, keep_newer: bool) -> _Prepared:
+    def _plan_load(
+        self, view: View, name: str, final: planning.Final, keep_newer: bool, engine: EngineName | None
+    ) -> _Prepared:
+        chosen = choose_engine(self._host.libvirt_version, engine)
         facts = facts_of(view.catalog.find(name), uuid=view.uuid)
         require_loadable(facts)
         saved_xml = None if facts.memory is None else self._host.saved_xml(facts.memory.path)
         plan = planning.plan_load(
-            planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token()),
-            view, facts=facts, saved_xml=saved_xml, engine=choose_engine(self._host.libvirt_version),
+            planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token(),
+                                 now_s=int(time.time())),
+            view, facts=facts, saved_xml=saved_xml, engine=chosen,
         )
         require_files_of(saved_xml or view.persistent_xml)
         return _Prepared(plan=plan, read_bytes=0 if facts.memory is None else facts.memory.size_bytes)
@@ -196,22 +208,60 @@ class SnapshotDomain:
 
     def plan_remove(self, name: str) -> Plan:
         """Say what `remove_snapshot` would do, and touch nothing."""
-        return planning.plan_remove(name, observe(self._host, self._domain))
+        return planning.plan_remove(name, self._look())
+
+    # Recover
+
+    def recover(self, *, force: bool = False) -> Recovered | None:
+        """Finish or take back what an operation left whose process was killed; None where there is nothing.
+
+        `force` also breaks the claim of an owner that cannot be seen to be dead (another machine's).
+        On success: the guest runs or can be loaded or started, all complete snapshots load, no file is left
+        over. On failure: BusyError where the owner lives; HypervisorError, and another try can be made.
+        """
+        with Lock(self._domain, "recover", force=force) as lock:
+            return self._recover(lock)
+
+    @contextmanager
+    def _held(self, op: str) -> Iterator[tuple[Lock, Recovered | None]]:
+        """Hold the domain for an operation, once what was interrupted before it has been recovered.
+
+        An unattended runner has nobody who could recover for it.
+        """
+        with Lock(self._domain, op) as lock:
+            yield lock, self._recover(lock)
+
+    def _recover(self, lock: Lock) -> Recovered | None:
+        keeper = Keeper(self._domain)
+        left = keeper.found()
+        if left is None:
+            return None
+        return recover(left, Context(host=self._host, domain=self._domain, claim=lock.claim, journal=keeper))
+
+    def _look(self) -> View:
+        """See the domain without holding it, for a plan that is only shown."""
+        if Keeper(self._domain).found() is not None:
+            raise BusyError(f"{self.name}: an operation is under way or was interrupted",
+                            hint=f"`virtsnap recover {self.name}` finishes or undoes an interrupted one")
+        return observe(self._host, self._domain)
 
     def _operate(
         self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
     ) -> Outcome:
         started = time.monotonic()
-        with Lock(self._domain, op) as lock:
+        with self._held(op) as (lock, before):
             prepared = prepare(observe(self._host, self._domain))
             context = Context(
-                host=self._host, domain=self._domain, claim=lock.claim,
+                host=self._host, domain=self._domain, claim=lock.claim, journal=Keeper(self._domain),
                 deadline=None if timeout_s is None else started + timeout_s,
             )
             if prepared.read_bytes:
                 context.bytes["memory"] = prepared.read_bytes
             context.phases_s["check"] = time.monotonic() - started
-            return run_plan(prepared.plan, context, watch=watch)
+            outcome = run_plan(prepared.plan, context, watch=watch)
+            if before is None:
+                return outcome
+            return replace(outcome, warnings=(f"{before.describe()} first", *before.warnings, *outcome.warnings))
 
 
 def connect(uri: str | None = None, *, readonly: bool = False) -> SnapshotHost:

@@ -6,13 +6,14 @@ into XML.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 
 from lxml import etree
 
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.errors import UnsupportedError
-from virtsnap.snapshots.catalog import strip_our_metadata, to_text
+from virtsnap.snapshots.catalog import OUR_NAMESPACES, strip_our_metadata, to_text
 
 
 def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
@@ -49,14 +50,43 @@ def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
     return to_text(root)
 
 
-def with_metadata(xml: str, element: etree._Element) -> str:
-    """Give a `<domain>` with one more metadata element."""
+def with_our_metadata(xml: str, elements: Iterable[etree._Element]) -> str:
+    """Give a `<domain>` whose metadata holds these elements of virtsnap's and no others of virtsnap's."""
     root = parse_xml(xml)
-    metadata = root.find("metadata")
-    if metadata is None:
-        metadata = etree.SubElement(root, "metadata")
-    metadata.append(element)
+    _set_our_metadata(root, elements)
     return to_text(root)
+
+
+def _set_our_metadata(domain: etree._Element, elements: Iterable[etree._Element]) -> None:
+    strip_our_metadata(domain)
+    metadata = domain.find("metadata")
+    if metadata is None:
+        metadata = etree.SubElement(domain, "metadata")
+    metadata.extend(deepcopy(element) for element in elements)  # lxml moves an element that has a parent
+
+
+def with_metadata_in_snapshot(xml: str, elements: Sequence[etree._Element]) -> str:
+    """Give a snapshot object's XML whose definitions carry these elements of virtsnap's and no others.
+
+    Both do: libvirt's revert takes the persistent definition from `<inactiveDomain>`, and from
+    `<domain>` where there is none.
+    """
+    root = parse_xml(xml)
+    for definition in ("domain", "inactiveDomain"):
+        domain = root.find(definition)
+        if domain is not None:
+            _set_our_metadata(domain, elements)
+    return to_text(root)
+
+
+def our_metadata(xml: str) -> tuple[tuple[str, str], ...]:
+    """Name the elements of virtsnap's in a `<domain>`, each as prefix and namespace."""
+    found = []
+    for child in parse_xml(xml).iterfind("metadata/*"):
+        namespace = etree.QName(child).namespace if isinstance(child.tag, str) else None
+        if namespace is not None and namespace.startswith(OUR_NAMESPACES):
+            found.append((child.prefix or "", namespace))
+    return tuple(found)
 
 
 def definitions_in_snapshot(xml: str) -> tuple[str, str | None]:

@@ -15,6 +15,7 @@ which copies it. A claim whose process is provably gone is broken.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -115,11 +116,13 @@ def is_held(domain: Domain) -> bool:
 class Lock:
     """Holds a domain while a `with` block runs.
 
+    `force` breaks a claim from another machine or PID namespace too, whose owner cannot be seen from here.
     On failure: BusyError, which names the owner; nothing of ours is left in the domain.
     """
 
-    def __init__(self, domain: Domain, op: str) -> None:
+    def __init__(self, domain: Domain, op: str, *, force: bool = False) -> None:
         self._domain = domain
+        self._force = force
         self.claim = Claim(token=new_token(), op=op, owner=this_process())
 
     def __enter__(self) -> Lock:
@@ -139,17 +142,20 @@ class Lock:
         owner = holder.owner
         raise BusyError(
             f"{self._domain.name} is held by `{holder.op}` of process {owner.pid} on {owner.host}",
-            hint="try again when it is done",
+            hint=f"try again when it is done; if it died, `virtsnap recover {self._domain.name}`"
+            if owner.pid_space == this_process().pid_space
+            else f"try again when it is done; if you know it died, `virtsnap recover --force {self._domain.name}`",
         )
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # What was done is done: a claim that stays is broken once this process has ended.
         try:
             self.release()
         except VirtsnapError:
-            if exc is None:
-                raise  # else the error that is on its way says more
+            with contextlib.suppress(VirtsnapError):
+                self.release()
 
     def release(self) -> None:
         """Take the claim out of whichever definitions there are now."""
@@ -166,7 +172,7 @@ class Lock:
         others = read_claims(self._definitions())
         others.pop(self.claim.token, None)
         for token, claim in others.items():
-            if not is_gone(claim.owner, here):
+            if not is_gone(claim.owner, here) and not (self._force and claim.owner.pid_space != here.pid_space):
                 return claim
             self._drop(token)
         return None

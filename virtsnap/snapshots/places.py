@@ -40,3 +40,16 @@ def is_ours(path: str, uuid: str) -> bool:
     """Say whether virtsnap made a file for this domain: only such files are ever removed."""
     place = PurePosixPath(path)
     return place.parent.name == f"virtsnap-{uuid}" and _OUR_FILE.match(place.name) is not None
+
+
+def is_native_overlay(path: str, frozen_path: str, *, since_s: int) -> bool:
+    """Say whether a file is what libvirt's revert makes over `frozen_path`: beside it, named by the second.
+
+    disk.qcow2 → disk.1795490366 (libvirt's src/conf/snapshot_conf.c, and qemuSnapshotRevertExternalPrepare).
+    """
+    place, frozen = PurePosixPath(path), PurePosixPath(frozen_path)
+    number = place.suffix.removeprefix(".")
+    return (
+        place.parent == frozen.parent and place.stem == frozen.stem
+        and number.isascii() and number.isdigit() and int(number) >= since_s
+    )

@@ -60,12 +60,13 @@ class SaveRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadRequest:
-    """Load `name` and leave the guest as `final` says; `token` is a fresh id."""
+    """Load `name` and leave the guest as `final` says; `token` is a fresh id, `now_s` is Unix time."""
 
     name: str
     final: Final
     keep_newer: bool
     token: str
+    now_s: int
 
 
 # Save
@@ -208,7 +209,7 @@ def plan_load(
     )
     running_on = {disk.target: disk.path for disk in view.writable_disks if disk.path}
     revert = Revert(
-        facts=facts, is_active=view.is_active, saved_xml=saved_xml,
+        facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, is_active=view.is_active, saved_xml=saved_xml,
         persistent_xml=for_next_boot or in_snapshot, previous_persistent_xml=view.persistent_xml,
         overlays=overlays,
         # Where libvirt does not set owners itself (dynamic_ownership = 0), QEMU opens what it could open before.

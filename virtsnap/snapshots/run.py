@@ -6,11 +6,14 @@ got through: an undo looks at what is there and is content with nothing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
+
+from lxml import etree
 
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
@@ -18,8 +21,10 @@ from virtsnap.host import Domain, Host
 from virtsnap.host import files as host_files
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, read_snapshot, renamed, with_facts
-from virtsnap.snapshots.definition import with_metadata
+from virtsnap.snapshots.definition import our_metadata, with_metadata_in_snapshot, with_our_metadata
+from virtsnap.snapshots.journal import Journal, Keeper
 from virtsnap.snapshots.lock import Claim, claim_element
+from virtsnap.snapshots.places import is_native_overlay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +47,12 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Context:
-    """What steps act on, and what is counted while they do."""
+    """What steps act on, and what is counted while they do. `journal` None keeps none."""
 
     host: Host
     domain: Domain
     claim: Claim
+    journal: Keeper | None = None
     deadline: float | None = None
     bytes: dict[str, int] = field(default_factory=dict)
     phases_s: dict[str, float] = field(default_factory=dict)
@@ -54,6 +60,14 @@ class Context:
     def remaining_s(self) -> float | None:
         """Give the seconds left; None where there is no limit."""
         return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def define(self, xml: str) -> None:
+        """Replace the persistent definition; claim and journal go on in the new one."""
+        self.host.define(with_our_metadata(xml, self.elements()))
+
+    def elements(self) -> tuple[etree._Element, ...]:
+        """Give what every persistent definition carries while the operation runs."""
+        return (claim_element(self.claim), *(() if self.journal is None else self.journal.elements()))
 
     def require_time(self, doing: str) -> None:
         """Raise OperationTimeoutError when no time is left."""
@@ -73,36 +87,76 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
     begun: list[st.Step] = []
     stopped = False
     try:
+        _open_journal(plan, context)
         for step in plan.steps:
             if not stopped:
                 context.require_time(step.describe())
             if watch is not None:
                 watch(step)
             begun.append(step)
+            if step.is_noted:
+                _note(plan.reach(len(begun)), context)
             _timed(step, context)
             stopped = stopped or isinstance(step, st.StopGuest)
     except BaseException as exc:
         # A stop that libvirt answered with an error may have happened all the same.
         stopped = stopped or (any(isinstance(step, st.StopGuest) for step in begun) and _is_off(context.domain))
-        problems = _take_back(begun, context)
+        problems = take_back(begun, context)
         if isinstance(exc, VirtsnapError) and (stopped or problems):
             raise _told(exc, context.domain.name, stopped=stopped, problems=problems) from exc
         raise
-    warnings: list[str] = []
-    for step in plan.afterwards:
-        if warnings and isinstance(step, st.RemoveFiles):
-            continue  # what could not be forgotten may still need them
-        try:
-            if watch is not None:
-                watch(step)
-            _timed(step, context)
-        except VirtsnapError as exc:
-            warnings.append(exc.message)
+    warnings = tidy_up(plan, context, watch=watch)
     return Outcome(
         op=plan.op, domain=plan.domain, name=plan.name, state=context.domain.power(),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
         bytes=dict(context.bytes), warnings=tuple(warnings),
     )
+
+
+def tidy_up(
+    plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None] | None = None
+) -> list[str]:
+    """Do what `afterwards` says, which can be done again, and close the journal; say what failed."""
+    warnings: list[str] = []
+    try:
+        if plan.afterwards:
+            _note(len(plan.steps) + 1, context)
+        for step in plan.afterwards:
+            if warnings and isinstance(step, st.RemoveFiles):
+                continue  # what could not be forgotten may still need them
+            try:
+                if watch is not None:
+                    watch(step)
+                _timed(step, context)
+            except VirtsnapError as exc:
+                warnings.append(exc.message)
+        close_journal(context)
+    except VirtsnapError as exc:
+        warnings.append(exc.message)
+    return warnings
+
+
+def _open_journal(plan: st.Plan, context: Context) -> None:
+    if context.journal is not None:
+        context.phases_s["journal"] = 0.0
+        started = time.monotonic()
+        context.journal.open(Journal(plan=plan, begun=plan.reach(0)))
+        context.phases_s["journal"] += time.monotonic() - started
+
+
+def _note(begun: int, context: Context) -> None:
+    if context.journal is not None:
+        started = time.monotonic()
+        context.journal.note(begun)
+        context.phases_s["journal"] = context.phases_s.get("journal", 0.0) + time.monotonic() - started
+
+
+def close_journal(context: Context) -> None:
+    """Take the journal out: the operation is over."""
+    if context.journal is not None:
+        started = time.monotonic()
+        context.journal.close()
+        context.phases_s["journal"] = context.phases_s.get("journal", 0.0) + time.monotonic() - started
 
 
 def _timed(step: st.Step, context: Context) -> None:
@@ -114,8 +168,13 @@ def _timed(step: st.Step, context: Context) -> None:
         context.phases_s[step.phase] = context.phases_s.get(step.phase, 0.0) + seconds
 
 
-def _take_back(begun: list[st.Step], context: Context) -> list[str]:
+def take_back(begun: Sequence[st.Step], context: Context) -> list[str]:
+    """Undo steps, last first, and close the journal where all went well; say what did not."""
     problems: list[str] = []
+    if context.journal is not None:
+        # Where it cannot be noted, a recovery may go forward instead; it looks at what is there.
+        with contextlib.suppress(VirtsnapError):
+            context.journal.note(len(begun), direction="back")
     for step in reversed(begun):
         if problems and isinstance(step, st.MakeOverlay):
             continue  # what could not be taken back may still stand on it; a file too many harms nobody
@@ -123,6 +182,11 @@ def _take_back(begun: list[st.Step], context: Context) -> list[str]:
             undo(step, context)
         except VirtsnapError as exc:
             problems.append(f"{exc.message} (while taking back: {step.describe()})")
+    if not problems:
+        try:
+            close_journal(context)
+        except VirtsnapError as exc:
+            problems.append(exc.message)
     return problems
 
 
@@ -142,6 +206,7 @@ def _told(exc: VirtsnapError, name: str, *, stopped: bool, problems: list[str]) 
         hint = "its snapshots can be loaded, and a start boots the disks of before the load"
     if problems:
         message += ". Not everything could be taken back: " + "; ".join(problems)
+        hint = f"`virtsnap recover {name}` tries again" + (f"; {hint}" if hint else "")
     code = exc.libvirt_code if isinstance(exc, HypervisorError) else None
     return HypervisorError(message, hint=hint, libvirt_code=code)
 
@@ -155,6 +220,10 @@ def perform(step: st.Step, context: Context) -> None:
 @singledispatch
 def undo(step: st.Step, context: Context) -> None:
     """Take back a step that was begun; most have nothing to take back."""
+
+
+def _object_names(domain: Domain) -> set[str]:
+    return {read_snapshot(found.xml).object_name for found in domain.snapshot_objects()}
 
 
 # Preparing
@@ -184,7 +253,7 @@ def _(step: st.MakePersistent, context: Context) -> None:
 
 @perform.register
 def _(step: st.MakeTransient, context: Context) -> None:
-    if context.domain.is_active():
+    if context.domain.is_active() and context.domain.is_persistent():
         context.domain.undefine()
 
 
@@ -262,8 +331,7 @@ class _aborting:
 @undo.register
 def _(step: st.TakeSnapshot, context: Context) -> None:
     domain = context.domain
-    taken = {read_snapshot(found.xml).object_name for found in domain.snapshot_objects()}
-    if step.object_name in taken:
+    if step.object_name in _object_names(domain):
         domain.forget_snapshot(step.object_name)
     if step.is_active and domain.is_active():
         running_on = {disk.target: disk.path for disk in read_disks(parse_xml(domain.live_xml()))}
@@ -276,7 +344,7 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
             if step.is_active:
                 # QEMU died meanwhile: what it wrote since is in the overlays, which must then stay.
                 return
-            context.host.define(step.previous_xml)
+            context.define(step.previous_xml)
     for path in _new_files(step):
         host_files.remove_file(path)
 
@@ -307,13 +375,15 @@ def measured(facts: Facts) -> Facts:
 @perform.register
 def _(step: st.ForgetObjects, context: Context) -> None:
     # The youngest first, so that libvirt never has to find another parent for one that goes too.
+    there = _object_names(context.domain)
     for kept in reversed(step.objects):
-        context.domain.forget_snapshot(kept.object_name)
+        if kept.object_name in there:
+            context.domain.forget_snapshot(kept.object_name)
 
 
 @undo.register
 def _(step: st.ForgetObjects, context: Context) -> None:
-    there = {read_snapshot(found.xml).object_name for found in context.domain.snapshot_objects()}
+    there = _object_names(context.domain)
     for kept in (*step.objects, *step.orphans):
         if kept in step.orphans or kept.object_name not in there:
             context.domain.redefine_snapshot(kept.xml, current=kept.is_current)
@@ -322,15 +392,16 @@ def _(step: st.ForgetObjects, context: Context) -> None:
 @perform.register
 def _(step: st.RenameObject, context: Context) -> None:
     domain = context.domain
-    xml = renamed(domain.snapshot_xml(step.object_name), object_name=step.new_name)
-    domain.redefine_snapshot(xml, current=True)
-    domain.forget_snapshot(step.object_name)
+    if step.object_name in _object_names(domain):
+        xml = renamed(domain.snapshot_xml(step.object_name), object_name=step.new_name)
+        domain.redefine_snapshot(xml, current=True)
+        domain.forget_snapshot(step.object_name)
 
 
 @undo.register
 def _(step: st.RenameObject, context: Context) -> None:
     domain = context.domain
-    there = {read_snapshot(found.xml).object_name for found in domain.snapshot_objects()}
+    there = _object_names(domain)
     if step.new_name in there:
         if step.object_name not in there:
             xml = renamed(domain.snapshot_xml(step.new_name), object_name=step.object_name)
@@ -353,17 +424,79 @@ def _(step: st.RestoreMemory, context: Context) -> None:
 
 @undo.register
 def _(step: st.RestoreMemory, context: Context) -> None:
-    context.domain.destroy()
+    # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
+    if runs_on(context.domain, (disk.path for disk in read_disks(parse_xml(step.xml)) if disk.is_writable)):
+        context.domain.destroy()
+
+
+def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:
+    """Say whether there is a guest whose disks are these (or that has none where `paths` is empty)."""
+    if not domain.is_active():
+        return False
+    running = {disk.path for disk in read_disks(parse_xml(domain.live_xml())) if disk.is_writable}
+    return running == set(paths)
+
+
+@perform.register
+def _(step: st.RevertNatively, context: Context) -> None:
+    domain, kept = context.domain, step.snapshot
+    # The revert replaces both definitions by those in the snapshot object: so claim and journal go in there.
+    marked = with_metadata_in_snapshot(kept.xml, context.elements())
+    domain.redefine_snapshot(marked, current=kept.is_current)
+    domain.revert(kept.object_name, paused=step.has_memory)
+    if domain.is_active():
+        for prefix, uri in our_metadata(domain.live_xml()):
+            domain.set_metadata(None, prefix=prefix, uri=uri, live=True, persistent=False)
+    overlays = native_overlays(step, domain.persistent_xml())
+    for path in overlays:
+        host_files.make_private(path)
+    _remove_native(step, but=overlays)
+    # Without <revertDisks>, by which libvirt would remove these overlays at a later revert of its own.
+    domain.redefine_snapshot(kept.xml, current=True)
+
+
+@undo.register
+def _(step: st.RevertNatively, context: Context) -> None:
+    domain = context.domain
+    if runs_on_native(domain, step):
+        domain.destroy()
+    if native_overlays(step, domain.persistent_xml()):
+        context.define(step.previous_xml)
+    domain.redefine_snapshot(step.snapshot.xml, current=step.snapshot.is_current)
+    if not domain.is_active():
+        _remove_native(step)
+
+
+def _remove_native(step: st.RevertNatively, *, but: tuple[str, ...] = ()) -> None:
+    """Remove what this revert made and left: a try that failed, or was cut off."""
+    for _, frozen in step.frozen:
+        for path in host_files.files_beside(frozen):
+            if path not in but and is_native_overlay(path, frozen, since_s=step.since_s):
+                host_files.remove_file(path)
+
+
+def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
+    """Give the disks of a definition that are overlays of this revert."""
+    now = {disk.target: disk.path for disk in read_disks(parse_xml(xml))}
+    return tuple(
+        path for target, frozen in step.frozen
+        if (path := now.get(target)) is not None and is_native_overlay(path, frozen, since_s=step.since_s)
+    )
+
+
+def runs_on_native(domain: Domain, step: st.RevertNatively) -> bool:
+    """Say whether there is a guest that this revert started."""
+    return domain.is_active() and len(native_overlays(step, domain.live_xml())) == len(step.frozen)
 
 
 @perform.register
 def _(step: st.DefineDomain, context: Context) -> None:
-    context.host.define(with_metadata(step.xml, claim_element(context.claim)))
+    context.define(step.xml)
 
 
 @undo.register
 def _(step: st.DefineDomain, context: Context) -> None:
-    context.host.define(step.previous_xml)
+    context.define(step.previous_xml)
 
 
 @perform.register

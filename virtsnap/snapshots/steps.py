@@ -16,9 +16,15 @@ from virtsnap.snapshots.catalog import Facts
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Base of all steps. `phase` is the word under which its seconds are reported."""
+    """Base of all steps.
+
+    `phase` is the word under which its seconds are reported. `is_noted` says
+    whether the journal is written before it: needed where a recovery decides by
+    it; the undo of any other does nothing where the step was not begun.
+    """
 
     phase: ClassVar[str] = ""
+    is_noted: ClassVar[bool] = False
 
     def describe(self) -> str:
         """Say in one line what the step does."""
@@ -83,6 +89,7 @@ class TakeSnapshot(Step):
     """
 
     phase = "save"
+    is_noted = True
     object_name: str
     xml: str
     memory_path: str | None
@@ -117,6 +124,7 @@ class ForgetObjects(Step):
     """Drop snapshot objects, their files untouched. Undo: put them back. Parents come first in `objects`."""
 
     phase = "forget"
+    is_noted = True
     objects: tuple[KeptObject, ...]
     # Those whose parent libvirt changes when an object goes
     orphans: tuple[KeptObject, ...] = ()
@@ -133,6 +141,7 @@ class RenameObject(Step):
     """Put a snapshot object under another name and make it current. Undo: back under the old one."""
 
     phase = "replace"
+    is_noted = True
     object_name: str
     new_name: str
 
@@ -146,6 +155,7 @@ class StopGuest(Step):
     """End the QEMU process: the point of no return of a load. No undo."""
 
     phase = "stop"
+    is_noted = True
 
     def describe(self) -> str:
         """See Step."""
@@ -163,6 +173,26 @@ class RestoreMemory(Step):
     def describe(self) -> str:
         """See Step."""
         return f"restore {self.memory_path} on the new overlays, paused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevertNatively(Step):
+    """Have libvirt revert to a snapshot, paused; both definitions follow. Undo: end the guest, put all back.
+
+    libvirt makes an overlay beside each file of `frozen` (target, path), named by the second;
+    `since_s` tells those made now from older ones.
+    """
+
+    phase = "restore"
+    snapshot: KeptObject
+    has_memory: bool
+    frozen: tuple[tuple[str, str], ...]
+    since_s: int
+    previous_xml: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"have libvirt revert to {self.snapshot.object_name}, paused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +237,7 @@ class ResumeGuest(Step):
     """Let the paused guest run. No undo: it is the last step that can fail an operation."""
 
     phase = "resume"
+    is_noted = True
 
     def describe(self) -> str:
         """See Step."""
@@ -255,6 +286,12 @@ class Plan:
     name: str
     steps: tuple[Step, ...]
     afterwards: tuple[Step, ...] = ()
+
+    def reach(self, begun: int) -> int:
+        """Give how many steps may have been begun by the time the next one is noted."""
+        while begun < len(self.steps) and not self.steps[begun].is_noted:
+            begun += 1
+        return begun
 
     def describe(self) -> tuple[str, ...]:
         """Give one line for each step."""

@@ -20,7 +20,7 @@ from virtsnap.snapshots import leaving
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.api import SnapshotDomain, SnapshotHost, _Prepared
 from virtsnap.snapshots.catalog import Catalog, Snapshot
-from virtsnap.snapshots.lock import Lock, is_held
+from virtsnap.snapshots.lock import is_held
 from virtsnap.snapshots.observe import observe_catalog
 from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.plan import Final, Scope
@@ -83,7 +83,7 @@ class SnapshotTree(SnapshotDomain):
 
     def make_current(self, snapshot: Snapshot) -> None:
         """Make a snapshot the current one, so that the next becomes its child. Nothing else changes."""
-        with Lock(self._domain, "snapshot-current"):
+        with self._held("snapshot-current"):
             self._domain.redefine_snapshot(self._domain.snapshot_xml(snapshot.object_name), current=True)
 
     def create(
@@ -111,7 +111,7 @@ class SnapshotTree(SnapshotDomain):
 
         Those files are the caller's: no delete of ours removes them.
         """
-        with Lock(self._domain, "snapshot-create-as"):
+        with self._held("snapshot-create-as"):
             _refuse_internal_beside(observe_catalog(self._domain))
             return self._domain.take_snapshot(xml, disk_only=disk_only, asked=asked)
 
@@ -120,7 +120,7 @@ class SnapshotTree(SnapshotDomain):
     ) -> Outcome | None:
         """Bring the domain back to a snapshot and keep all others; None for an internal one, libvirt's work."""
         if snapshot.is_internal:
-            with Lock(self._domain, "snapshot-revert"):
+            with self._held("snapshot-revert"):
                 _require_all_internal(observe_catalog(self._domain))
                 self._domain.revert_to_internal(
                     snapshot.object_name, running=final == "running", paused=final == "paused", force=force
@@ -138,7 +138,7 @@ class SnapshotTree(SnapshotDomain):
         On failure: everything is as it was.
         """
         if snapshot.is_internal and not metadata_only:
-            with Lock(self._domain, "snapshot-delete"):
+            with self._held("snapshot-delete"):
                 _require_all_internal(observe_catalog(self._domain))
                 self._domain.delete_internal(
                     snapshot.object_name, children=scope == "tree", children_only=scope == "below"
@@ -170,6 +170,8 @@ class SnapshotTree(SnapshotDomain):
 
     def leave(self, undefine: Callable[[], bool], *, removes_disks: bool) -> tuple[bool, tuple[str, ...]]:
         """Clear up once `undefine` has taken the definition away; see `leaving.leave`."""
+        with self._held("undefine"):
+            pass  # what was interrupted is recovered
         return leaving.leave(self._host, self._domain, undefine, removes_disks=removes_disks)
 
 

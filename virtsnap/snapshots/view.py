@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from virtsnap.domain_xml.live import Disk
 from virtsnap.snapshots.catalog import Catalog, Snapshot
-from virtsnap.snapshots.places import is_ours
+from virtsnap.snapshots.places import is_native_overlay, is_ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,5 +86,13 @@ class View:
             else:
                 needed |= used
         candidates |= memory
-        paths = tuple(sorted(path for path in candidates - needed if is_ours(path, self.uuid)))
+        known = (*gone, *kept)
+        paths = tuple(sorted(path for path in candidates - needed if self._is_removable(path, known)))
         return Unneeded(paths=paths, needed=frozenset(needed))
+
+    def _is_removable(self, path: str, known: tuple[Snapshot, ...]) -> bool:
+        """Say whether virtsnap made a file for this domain, or libvirt's revert did to a snapshot of ours."""
+        return is_ours(path, self.uuid) or any(
+            is_native_overlay(path, disk.frozen.path, since_s=snapshot.facts.created_ns // 10**9)
+            for snapshot in known if snapshot.facts is not None for disk in snapshot.facts.disks
+        )

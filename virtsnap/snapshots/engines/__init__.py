@@ -1,18 +1,22 @@
 """Ways to bring a domain back to a snapshot, behind one interface.
 
-`restore` works on every libvirt. Room is kept for `native` (libvirt's own
-revert of external snapshots, 9.9 and later) and `instant` (RAM in a file):
-each is an `Engine`, which turns a `Revert` into the steps from a prepared
-host to a guest that is ready to run.
+`restore` works on every libvirt and is the fastest so far, `native` is
+libvirt's own revert of external snapshots (9.9 and later); room is kept for
+`instant` (RAM in a file). Each is an `Engine`, which turns a `Revert` into the
+steps from a prepared host to a guest that is ready to run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
+from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.catalog import Facts
-from virtsnap.snapshots.steps import Step
+from virtsnap.snapshots.steps import KeptObject, Step
+
+EngineName = Literal["restore", "native"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +26,12 @@ class Revert:
     `saved_xml` is the definition inside the memory image (None for an offline
     snapshot), `persistent_xml` the one for the next boot as it was at the
     save; `overlays` are the disks to be (target, path); `start` says whether
-    an offline snapshot is to be booted.
+    an offline snapshot is to be booted; `now_s` is Unix time.
     """
 
     facts: Facts
+    snapshot: KeptObject
+    now_s: int
     is_active: bool
     saved_xml: str | None = field(repr=False)
     persistent_xml: str = field(repr=False)
@@ -49,9 +55,19 @@ class Engine(Protocol):
         ...
 
 
-def choose_engine(libvirt_version: tuple[int, int]) -> Engine:
-    """Choose the engine for a host. There is one so far, which every version can run."""
+def choose_engine(libvirt_version: tuple[int, int], forced: EngineName | None = None) -> Engine:
+    """Choose the engine for a host: `restore`, which every version can run and which is faster, unless forced.
+
+    On failure: UnsupportedError for an engine that this libvirt cannot run.
+    """
+    from virtsnap.snapshots.engines.native import NativeEngine
     from virtsnap.snapshots.engines.restore import RestoreEngine
 
-    del libvirt_version
-    return RestoreEngine()
+    if forced != "native":
+        return RestoreEngine()
+    if libvirt_version < (9, 9):
+        raise UnsupportedError(
+            f"libvirt {libvirt_version[0]}.{libvirt_version[1]} cannot revert to external snapshots; 9.9 can",
+            hint="leave --engine out: `restore` does it on any version",
+        )
+    return NativeEngine()

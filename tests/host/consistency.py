@@ -1,0 +1,61 @@
+"""libvirt's objects, the catalog and the files of a domain are compared; a list of what does not agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.errors import VirtsnapError
+from virtsnap.host import Host
+from virtsnap.host.files import read_chain
+from virtsnap.snapshots.names import is_temporary
+from virtsnap.snapshots.observe import observe_catalog
+from virtsnap.snapshots.preflight import require_loadable
+
+
+def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
+    """Say everything that is not as it has to be between two operations. `beside` holds the domain's folder."""
+    domain = host.domain(name)
+    found: list[str] = []
+    definitions = [("persistent", domain.persistent_xml())]
+    if domain.is_active():
+        definitions.append(("live", domain.live_xml()))
+    for which, xml in definitions:
+        if "urn:virtsnap" in xml:
+            found.append(f"metadata of ours in the {which} definition")
+    on = [{disk.target: disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}
+          for _, xml in definitions]
+    if any(disks != on[0] for disks in on):
+        found.append(f"the definitions name different disks: {on}")
+    catalog = observe_catalog(domain)
+    names = {snapshot.object_name for snapshot in catalog.snapshots}
+    needed: set[str] = set()
+    for snapshot in catalog.snapshots:
+        if is_temporary(snapshot.object_name):
+            found.append(f"{snapshot.object_name}: still has its temporary name")
+        if snapshot.parent is not None and snapshot.parent not in names:
+            found.append(f"{snapshot.name}: its parent {snapshot.parent} is not there")
+        if snapshot.problem:
+            found.append(f"{snapshot.name}: {snapshot.problem}")
+        if "urn:virtsnap:lock" in snapshot.xml or "urn:virtsnap:journal" in snapshot.xml:
+            found.append(f"{snapshot.name}: a claim or a journal was copied into it")
+        if snapshot.facts is not None:
+            needed |= set(snapshot.facts.files)
+            try:
+                require_loadable(snapshot.facts)
+            except VirtsnapError as exc:
+                found.append(exc.message)
+    if sum(snapshot.is_current for snapshot in catalog.snapshots) > 1:
+        found.append("several snapshots are current")
+    for path in on[0].values():
+        if path is not None:
+            try:
+                needed |= {layer.path for layer in read_chain(path, None)}
+            except VirtsnapError as exc:
+                found.append(f"the line is broken: {exc.message}")
+    for folder in beside.glob("virtsnap-*"):
+        held = {str(path) for path in folder.iterdir()}
+        if not held:
+            found.append(f"{folder} is empty")
+        found += [f"{path} is needed by nothing" for path in sorted(held - needed)]
+    return found

@@ -1,0 +1,87 @@
+"""A plan goes into metadata and comes back as it was, but for passwords."""
+
+from __future__ import annotations
+
+import re
+from unittest.mock import MagicMock
+
+import pytest
+
+from tests.unit.snapshot_samples import BASE, domain_xml, facts, layer, line_of_three, overlay, view
+from virtsnap.errors import UnsupportedError
+from virtsnap.host import Domain
+from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.catalog import to_text
+from virtsnap.snapshots.definition import with_our_metadata
+from virtsnap.snapshots.journal import Journal, journal_element, read_journal, with_passwords_of
+from virtsnap.snapshots.plan import SaveRequest, plan_remove, plan_save
+from virtsnap.snapshots.recover import steps_to_finish
+
+
+def save(name: str) -> st.Plan:
+    request = SaveRequest(name=name, directory=None, description="ä <b>", token="0000000d", now_ns=1)
+    return plan_save(request, view(line_of_three(), chain=[overlay(3), overlay(2), overlay(1), BASE]))
+
+
+def there_and_back(journal: Journal) -> Journal | None:
+    return read_journal(with_our_metadata(domain_xml(), [journal_element(journal)]))
+
+
+@pytest.mark.parametrize("plan", [save("new"), save("b"), plan_remove("a", view(line_of_three()))])
+def test_a_plan_comes_back_as_it_was(plan: st.Plan) -> None:
+    journal = Journal(plan=plan, begun=2, direction="back")
+    assert there_and_back(journal) == journal
+
+
+def test_every_kind_of_step_and_value_can_be_written() -> None:
+    made = st.RecordFacts(object_name="s", facts=facts(1, "s", [BASE]))
+    plan = st.Plan(op="load", domain="sut", name="a/\n%", steps=(made, st.StopGuest(), st.RemoveFiles(
+        paths=("/a",), needed=frozenset({"/b", "/c"}), folders=())))
+    assert there_and_back(Journal(plan=plan)) == Journal(plan=plan)
+    assert layer(BASE) in made.facts.disks[0].layers
+
+
+def test_a_definition_without_one_has_none() -> None:
+    assert read_journal(domain_xml()) is None
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (("format=\"1\"", "format=\"2\""), "has format '2'"),
+    (("begun=\"0\"", "begun=\"x\""), "is damaged"),
+    ((">eJ", ">!!"), "is damaged"),
+])
+def test_a_newer_or_damaged_one_is_refused(change: tuple[str, str], words: str) -> None:
+    xml = with_our_metadata(domain_xml(), [journal_element(Journal(plan=save("new")))])
+    assert change[0] in xml
+    with pytest.raises(UnsupportedError, match=re.escape(words)):
+        read_journal(xml.replace(*change))
+
+
+def test_an_unknown_step_is_a_damaged_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    element = journal_element(Journal(plan=save("new")))
+    monkeypatch.delitem(vars(__import__("virtsnap.snapshots.journal", fromlist=["x"]))["_VALUES"], "TakeSnapshot")
+    with pytest.raises(UnsupportedError, match="damaged"):
+        read_journal(with_our_metadata(domain_xml(), [element]))
+
+
+def test_passwords_stay_out_and_come_from_the_definition_in_place() -> None:
+    secret = domain_xml().replace("</devices>", "<graphics type='vnc' passwd='s3cret'/></devices>")
+    plan = st.Plan(op="load", domain="sut", name="s", steps=(st.DefineDomain(xml=secret, previous_xml=secret),))
+    journal = there_and_back(Journal(plan=plan))
+    assert journal is not None
+    written = journal.plan.steps[0]
+    assert isinstance(written, st.DefineDomain)
+    assert "s3cret" not in written.previous_xml
+    filled = with_passwords_of(journal.plan, secret.replace("s3cret", "current")).steps[0]
+    assert isinstance(filled, st.DefineDomain)
+    assert filled.previous_xml.count('passwd="current"') == 1
+
+
+def test_what_was_not_begun_is_taken_back_and_tidying_is_gone_on_with() -> None:
+    domain = MagicMock(spec=Domain)
+    plan = plan_remove("a", view(line_of_three()))
+    assert steps_to_finish(Journal(plan=plan, begun=0), domain) is None
+    assert steps_to_finish(Journal(plan=plan, begun=1), domain) == plan.steps
+    assert steps_to_finish(Journal(plan=plan, begun=1, direction="back"), domain) is None
+    assert steps_to_finish(Journal(plan=plan, begun=2), domain) == ()
+    assert "journal" in to_text(journal_element(Journal(plan=plan)))

@@ -1,0 +1,138 @@
+"""PCI bridges, ports and host bridges: each is a controller of libvirt's, which counts buses by their index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from lxml import etree
+
+from virtsnap.convert.build import bus_of
+from virtsnap.convert.draft import Draft
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.pci import SLOTS
+from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
+from virtsnap.convert.values import number, on_off, parse_number
+
+
+def _between(low: int, high: int, *, as_hex: bool = False) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        try:
+            found = parse_number(value)
+        except ValueError as exc:
+            raise NotSayable(f"{value!r} is not a number") from exc
+        if not low <= found <= high:
+            raise NotSayable(f"{value} is not between {low} and {high}")
+        return f"0x{found:x}" if as_hex else str(found)
+
+    return read
+
+
+def _kib(value: str) -> str:
+    size = int(number(value))
+    if size % 1024:
+        raise NotSayable(f"{value} is not a whole number of KiB")
+    return str(size // 1024)
+
+
+PORT_KEYS = (
+    Key(key="chassis", hole="chassis", read=_between(0, 255)),
+    Key(key="port", hole="port", read=_between(0, 255, as_hex=True)),
+    Key(key="hotplug", hole="hotplug", read=on_off, since=(6, 3)),
+)
+BRIDGE_KEYS = (
+    Key(key="chassis_nr", hole="chassis_nr", read=_between(1, 255)),
+    Key(key="mem-reserve", hole="mem_reserve", read=_kib, since=(10, 3)),
+)
+EXPANDER_KEYS = (
+    Key(key="bus_nr", hole="bus_nr", read=_between(1, 254)),
+    Key(key="numa_node", hole="numa_node", read=number),
+)
+PHB_KEYS = (
+    Key(key="index", hole="phb_index", read=_between(0, 30)),
+    Key(key="numa_node", hole="numa_node", read=number),
+)
+
+
+# A port has one slot. libvirt leaves slot 0 of a bus with a hot-plug controller out:
+# virDomainPCIAddressBusSetModel() in its domain_addr.c.
+ONE_SLOT = frozenset({"pcie-root-port", "pcie-switch-downstream-port"})
+FROM_SLOT_1 = frozenset({"pci-bridge", "pcie-to-pci-bridge", "pci-root"})
+
+
+def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
+    """Convert a device that makes a PCI bus. Its id becomes an index; `pci.3` becomes 3 where that is free."""
+    driver = word.peek("driver") or ""
+    id_ = word.peek("id")
+    if not draft.pci.knows(word.peek("bus")) and row.bus is Bus.PCI:
+        return  # it sits on a bus that nothing here makes
+    # What QEMU has without being told and libvirt would choose otherwise.
+    defaults = {"chassis": "0", "port": "0x0"} if row.keys is PORT_KEYS else {}
+    holes: dict[str, str | None] = {**row.holes, "model_name": driver, **defaults}
+    holes |= read_keys(word, row.keys, draft.target)
+    element = draft.fill("controller_pci", holes)
+    word.claim("driver", Outcome.MAPPED)
+    word.claim("id", Outcome.MAPPED)
+    draft.add(element, word)
+    parent = draft.pci.add(word, element) if bus_of(row, driver, draft) is Bus.PCI else None
+    found = re.fullmatch(r"pci\.(\d{1,4})", id_ or "")
+    model = row.holes["model"]
+    draft.pci.add_bus(
+        id_ or f"{driver}@{word.option.first}", element, parent, index=int(found[1]) if found else None,
+        slots=1 if model in ONE_SLOT else SLOTS, lowest=1 if model in FROM_SLOT_1 else 0, word=word,
+    )
+
+
+def write_root(draft: Draft) -> None:
+    """Write the PCI host bridge of the machine, and the device that the machine has on it by itself."""
+    root = draft.pci.root
+    model = draft.machine.family.pci_root_model
+    if root is None or model is None or draft.devices.find("controller[@type='pci'][@index='0']") is not None:
+        return
+    holes: dict[str, str | None] = {"index": "0", "model": model}
+    if draft.machine.family.name == "pseries":
+        holes |= {"model_name": "spapr-pci-host-bridge", "phb_index": "0"}
+    element = draft.fill("controller_pci", holes)
+    emulator = draft.devices.find("emulator")
+    draft.devices.insert(0 if emulator is None else draft.devices.index(emulator) + 1, element)
+    root.controller = element
+
+
+def strip_zpci(draft: Draft) -> None:
+    """Join every zpci of s390 with the device that it names: <zpci> inside its PCI address."""
+    for word in draft.devices_of(("zpci",)):
+        target = draft.find(word.peek("target"), "device")
+        found = [] if target is None else [each.find("address[@type='pci']") for each in target.elements]
+        address = next((each for each in found if each is not None), None)
+        if address is None or not (word.has("uid") and word.has("fid")):
+            continue
+        try:
+            uid, fid = (parse_number(word.peek(key) or "") for key in ("uid", "fid"))
+        except ValueError:
+            continue
+        if not (0 < uid <= 0xFFFF and 0 <= fid <= 0xFFFFFFFF):
+            continue
+        etree.SubElement(address, "zpci", uid=f"0x{uid:04x}", fid=f"0x{fid:08x}")
+        for key in ("driver", "uid", "fid", "target"):
+            word.claim(key, Outcome.MAPPED)
+        word.claim("id", Outcome.IMPLIED)
+        word.land(address)
+
+
+def _row(model: str, *drivers: str, keys: tuple[Key, ...] = (), bus: Bus = Bus.PCI) -> DeviceRow:
+    return DeviceRow(
+        drivers=drivers, template="controller_pci", bus=bus, holes={"model": model}, keys=keys, build=_build_bridge
+    )
+
+
+ROWS: tuple[DeviceRow, ...] = (
+    _row("pcie-root-port", "pcie-root-port", "ioh3420", keys=PORT_KEYS),
+    _row("pcie-switch-upstream-port", "x3130-upstream"),
+    _row("pcie-switch-downstream-port", "xio3130-downstream", keys=PORT_KEYS),
+    _row("pci-bridge", "pci-bridge", keys=BRIDGE_KEYS),
+    _row("pcie-to-pci-bridge", "pcie-pci-bridge"),
+    _row("dmi-to-pci-bridge", "i82801b11-bridge"),
+    _row("pci-expander-bus", "pxb", keys=EXPANDER_KEYS),
+    _row("pcie-expander-bus", "pxb-pcie", keys=EXPANDER_KEYS),
+    _row("pci-root", "spapr-pci-host-bridge", keys=PHB_KEYS, bus=Bus.NONE),
+)

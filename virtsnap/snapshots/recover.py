@@ -1,0 +1,138 @@
+"""What an interrupted operation left becomes a finished operation, or none.
+
+An operation whose deed is done in the world (the snapshot is taken, the old
+guest is gone, the object is forgotten) is finished; any other is taken back.
+What cannot be finished is taken back too. Either way nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.errors import HypervisorError, VirtsnapError
+from virtsnap.host import Domain
+from virtsnap.host.memory_image import memory_image_problem
+from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.catalog import read_snapshot
+from virtsnap.snapshots.journal import Journal, with_passwords_of
+from virtsnap.snapshots.run import Context, perform, runs_on, runs_on_native, take_back, tidy_up
+
+How = Literal["finished", "undone"]
+
+_SWITCHES = (st.StopGuest, st.RestoreMemory, st.RevertNatively, st.DefineDomain, st.StartGuest)
+_STARTS = (st.StopGuest, st.RestoreMemory, st.RevertNatively, st.StartGuest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """What was done about the interrupted `op` on the snapshot `name`."""
+
+    op: str
+    name: str
+    how: How
+    warnings: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Say it in a sentence."""
+        return f"the interrupted {self.op} of {self.name!r} was {self.how}"
+
+
+def recover(left: Journal, context: Context) -> Recovered:
+    """Finish or take back an operation whose owner is gone.
+
+    Needs: the domain is held (`Lock`), and `context.journal` keeps the journal on.
+    On success: the journal is gone. On failure: HypervisorError, and the journal stays for another try.
+    """
+    assert context.journal is not None
+    journal = Journal(
+        plan=with_passwords_of(left.plan, context.domain.persistent_xml()), begun=left.begun,
+        direction=left.direction,
+    )
+    context.journal.open(journal)
+    plan, why = journal.plan, ""
+    started = time.monotonic()
+    try:
+        remaining = steps_to_finish(journal, context.domain)
+        if remaining is not None:
+            for step in remaining:
+                if step.is_noted and step in plan.steps:
+                    context.journal.note(max(journal.begun, plan.reach(plan.steps.index(step) + 1)))
+                perform(step, context)
+            warnings = tidy_up(plan, context)
+            return Recovered(op=plan.op, name=plan.name, how="finished", warnings=tuple(warnings))
+    except VirtsnapError as exc:
+        why = f"it could not be finished ({exc.message}); "
+    finally:
+        context.phases_s["recover"] = time.monotonic() - started
+    problems = take_back(journal.begun_steps, context)
+    if problems:
+        raise HypervisorError(
+            f"{context.domain.name}: the interrupted {plan.op} of {plan.name!r} could not be taken back: "
+            + why + "; ".join(problems), hint=f"`virtsnap recover {context.domain.name}` tries again",
+        )
+    return Recovered(op=plan.op, name=plan.name, how="undone", warnings=(why.removesuffix("; "),) if why else ())
+
+
+def steps_to_finish(journal: Journal, domain: Domain) -> tuple[st.Step, ...] | None:
+    """Give the steps that are left of an operation, those that can be done again included.
+
+    None where it has to be taken back.
+    """
+    steps = journal.plan.steps
+    if journal.direction == "back":
+        return None
+    if journal.is_tidying:
+        return ()
+    for at, step in enumerate(journal.begun_steps):
+        if isinstance(step, st.TakeSnapshot):
+            return steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain) else None
+        if isinstance(step, _SWITCHES):
+            return _rest_of_load(steps[at:], journal, domain)
+        if isinstance(step, st.ForgetObjects):
+            return steps[at:]
+    return None
+
+
+def _is_complete(step: st.TakeSnapshot, domain: Domain) -> bool:
+    """Say whether libvirt took the snapshot: an object of it, its memory, and the disks on the overlays."""
+    objects = {found.object_name for each in domain.snapshot_objects() if (found := read_snapshot(each.xml))}
+    if step.object_name not in objects:
+        # A later step renames it; by then it was complete.
+        return any(path in each.xml for _, path in step.overlays for each in domain.snapshot_objects())
+    if step.memory_path is not None:
+        memory = Path(step.memory_path)
+        try:
+            if memory_image_problem(memory) is not None:
+                return False
+        except OSError:
+            return False
+    xml = domain.live_xml() if step.is_active and domain.is_active() else domain.persistent_xml()
+    now = {disk.target: disk.path for disk in read_disks(parse_xml(xml))}
+    return all(now.get(target) == path for target, path in step.overlays)
+
+
+def _rest_of_load(rest: tuple[st.Step, ...], journal: Journal, domain: Domain) -> tuple[st.Step, ...] | None:
+    overlays = {step.path for step in journal.plan.steps if isinstance(step, st.MakeOverlay)}
+    native = next((step for step in rest if isinstance(step, st.RevertNatively)), None)
+    is_active = domain.is_active()
+    is_ours = is_active and (
+        runs_on(domain, overlays) if native is None else runs_on_native(domain, native)
+    )
+    if is_active and not is_ours:
+        return None  # the old guest was not stopped, or somebody started it again
+    resumed = any(isinstance(step, st.ResumeGuest) for step in journal.begun_steps)
+    # Without disks the old guest cannot be told from the new one, and nothing is lost by starting anew.
+    if is_ours and (resumed or ((overlays or native) and domain.power() == "running")):
+        # It may have run: from here on its overlays belong to it, and nothing starts it anew.
+        return tuple(step for step in rest if not isinstance(step, _STARTS)
+                     and not (isinstance(step, st.ResumeGuest) and domain.power() == "running"))
+    if resumed and not is_active:
+        # It ran and was switched off: both definitions are there, a start boots the loaded line.
+        return ()
+    # Redone from the stop: nothing ran on the overlays. libvirt's own revert makes others each time.
+    again = (st.StopGuest(),) if is_ours and not isinstance(rest[0], st.StopGuest) else ()
+    return (*again, *rest)
