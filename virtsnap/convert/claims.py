@@ -55,6 +55,11 @@ class Claims:
         """Tell whether something is understood."""
         return id(said) in self._taken
 
+    def words(self) -> list[Word]:
+        """Give the words of which something is understood."""
+        found = {id(said.word): said.word for said, _, _ in self._claims if said.word is not None}
+        return list(found.values())
+
     def take_word(self, word: Word, outcome: Outcome, note: str | None = None) -> None:
         """Note that all keys of a word are understood; `note` is about the word."""
         for key in dict.fromkeys(item.key for item in word.properties):

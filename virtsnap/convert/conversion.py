@@ -12,12 +12,15 @@ from lxml import etree
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.audio import convert_audio
 from virtsnap.convert.defaults import convert_defaults
+from virtsnap.convert.descriptors import drop_descriptors
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
+from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
 from virtsnap.convert.inputs import write_ps2
+from virtsnap.convert.iommus import convert_machine_iommu
 from virtsnap.convert.mac_addresses import settle_macs
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
 from virtsnap.convert.misc_devices import convert_balloon, convert_nvram
@@ -33,7 +36,7 @@ from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
 from virtsnap.convert.storage_rest import finish_storage
-from virtsnap.convert.usb import convert_builtin_usb, settle_usb
+from virtsnap.convert.usb import convert_machine_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.convert.watchdogs import convert_watchdogs
@@ -54,7 +57,8 @@ class Conversion:
 
 def _assign_addresses(draft: Draft) -> None:
     settle_usb(draft)
-    draft.pci.assign()
+    for element, item in draft.pci.assign():
+        draft.override(element, item)
     strip_zpci(draft)
 
 
@@ -62,8 +66,9 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    *HEAD_SUBJECTS,
     write_root,
-    convert_builtin_usb,
+    convert_machine_usb,
     convert_vga,
     convert_guestfwd,
     convert_nics,
@@ -84,7 +89,10 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_displays,
     settle_video,
     finish_storage,
+    *FINISHING_SUBJECTS,
     write_ps2,
+    convert_machine_iommu,
+    drop_descriptors,
     _assign_addresses,
     convert_rest,
 )

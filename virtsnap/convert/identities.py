@@ -38,10 +38,7 @@ def _build_genid(draft: Draft, word: Word, row: DeviceRow) -> None:
 def _build_vmcoreinfo(draft: Draft, word: Word, row: DeviceRow) -> None:
     word.claim("driver", Outcome.MAPPED)
     word.claim("id", Outcome.IMPLIED)
-    features = draft.child("features")
-    element = draft.fill("vmcoreinfo", {"state": "on"})
-    features.append(element)
-    word.land(element)
+    draft.head.put("features", {"vmcoreinfo": "on"}, word)
 
 
 ROWS = (
@@ -49,5 +46,5 @@ ROWS = (
         drivers=("vmgenid",), template="genid", bus=Bus.NONE, build=_build_genid, since=(4, 4), once=True,
         keys=(Key(key="guid", hole="guid", read=_guid),),
     ),
-    DeviceRow(drivers=("vmcoreinfo",), template="vmcoreinfo", bus=Bus.NONE, build=_build_vmcoreinfo, once=True),
+    DeviceRow(drivers=("vmcoreinfo",), template="none", bus=Bus.NONE, build=_build_vmcoreinfo, once=True),
 )

@@ -24,7 +24,7 @@ Holes = dict[str, str | None]
 Extra = Sequence[tuple[Word, Property]]
 
 OVERRIDE_SINCE: Version = (8, 2)
-PASST_SINCE: Version = (9, 0)
+PASST_SINCE: Version = (9, 1)  # 9.0 has it in its schema, and refuses it
 PASST_VHOST_USER_SINCE: Version = (11, 1)
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,5})")
@@ -112,7 +112,7 @@ def keep(draft: Draft, word: Word, extra: Extra) -> str:
     items = [item for item in word.properties if item.key not in CARD_KEYS | {"type", "id"}]
     added = [item for _, item in extra]
     words = [("id", id_), *((item.key, item.value) for item in [*items, *added])]
-    draft.pass_on("-netdev", f"{word.peek('type')},{join_commas(words)}")
+    draft.pass_on(["-netdev", f"{word.peek('type')},{join_commas(words)}"])
     for item in items:
         word.claim(item.key, Outcome.PASSTHROUGH)
     word.claim("type", Outcome.PASSTHROUGH)
@@ -138,7 +138,7 @@ def keep_alone(draft: Draft, card: Word) -> Netdev | None:
 def hub_port(draft: Draft, id_: str, hub: str, netdev: str | None = None) -> str:
     """Have QEMU make a port on a hub; give its id."""
     words = [("id", id_), ("hubid", hub), *([("netdev", netdev)] if netdev else [])]
-    draft.pass_on("-netdev", f"hubport,{join_commas(words)}")
+    draft.pass_on(["-netdev", f"hubport,{join_commas(words)}"])
     return id_
 
 
@@ -318,7 +318,7 @@ def _finish_stream(draft: Draft, word: Word, netdev: Netdev) -> None:
     if word.peek("addr.type") != "unix" or not _PASST_PATH.fullmatch(word.peek("addr.path") or ""):
         raise NotSayable("libvirt has no word for a stream other than to passt")
     if not draft.knows(PASST_SINCE):
-        raise NotSayable("libvirt before 9.0 does not know passt")
+        raise NotSayable("libvirt before 9.1 does not take passt")
     netdev.holes = {"type": "user", "backend_type": "passt"}
 
 

@@ -8,18 +8,22 @@ libvirt changes (buses) are rewritten in what is passed on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lxml import etree
 
-from virtsnap.command_line.keyval import Property, join_commas
+from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS
 from virtsnap.domain_xml.templates import Element
 
 QEMU = f"{{{QEMU_NAMESPACE}}}"
+
+# Buses that the machine itself brings: they are there before any -device.
+BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
 
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
@@ -32,7 +36,10 @@ ON_OFF_AUTO = frozenset({
     "old_msi", "intremap",
 })
 # Properties that are strings although their values look like numbers.
-STRINGS = frozenset({"serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile"})
+STRINGS = frozenset({
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile",
+    "x-speed", "x-width",
+})
 
 
 # Options that QEMU merges when they come again, so that a leftover key can be given on its own.
@@ -45,9 +52,9 @@ def convert_rest(draft: Draft) -> None:
     overrides: dict[int, tuple[Element, list[Property]]] = {}
     for element, item in draft.overrides:
         overrides.setdefault(id(element), (element, []))[1].append(item)
-    args: list[str] = [*draft.made_up]
+    args: list[str] = list(draft.extra_arguments)
     whole: list[Word] = []
-    passed: list[Word] = []
+    passed: list[Word] = list(draft.extra_words)
     for word in draft.words:
         left = word.unclaimed()
         if word.implied:
@@ -78,7 +85,7 @@ def convert_rest(draft: Draft) -> None:
     args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
-        for argument in args:
+        for argument in _behind_libvirts(args):
             etree.SubElement(commandline, QEMU + "arg", value=argument)
         for word in passed:
             word.land(commandline)
@@ -148,6 +155,31 @@ def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Prop
         for item in left:
             type_, value = override_value(item)
             etree.SubElement(frontend, QEMU + "property", name=item.key, type=type_, value=value)
+
+
+def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
+    """Write devices on a bus of libvirt's in JSON, as libvirt does.
+
+    QEMU makes the devices in the flat notation first and those in JSON after them
+    (qemu_create_cli_devices() in its softmmu/vl.c): the bus would not be there yet.
+    """
+    before = ""
+    for argument in args:
+        flat = before == "-device" and not argument.startswith("{")
+        items = parse_keyval(argument, "driver") if flat else Properties()
+        bus = items.get("bus")
+        if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
+            yield json.dumps({item.key: _json_value(item) for item in items})
+        else:
+            yield argument
+        before = argument
+
+
+def _json_value(item: Property) -> str | int | bool:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return value if type_ == "string" else int(value)
 
 
 def override_value(item: Property) -> tuple[str, str]:

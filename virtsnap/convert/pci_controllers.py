@@ -10,6 +10,7 @@ from lxml import etree
 from virtsnap.convert.build import bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.pci import SLOTS
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
 from virtsnap.convert.values import number, on_off, parse_number
 
@@ -53,6 +54,12 @@ PHB_KEYS = (
 )
 
 
+# A port has one slot. libvirt leaves slot 0 of a bus with a hot-plug controller out:
+# virDomainPCIAddressBusSetModel() in its domain_addr.c.
+ONE_SLOT = frozenset({"pcie-root-port", "pcie-switch-downstream-port"})
+FROM_SLOT_1 = frozenset({"pci-bridge", "pcie-to-pci-bridge", "pci-root"})
+
+
 def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Convert a device that makes a PCI bus. Its id becomes an index; `pci.3` becomes 3 where that is free."""
     driver = word.peek("driver") or ""
@@ -69,9 +76,10 @@ def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     draft.add(element, word)
     parent = draft.pci.add(word, element) if bus_of(row, driver, draft) is Bus.PCI else None
     found = re.fullmatch(r"pci\.(\d{1,4})", id_ or "")
+    model = row.holes["model"]
     draft.pci.add_bus(
         id_ or f"{driver}@{word.option.first}", element, parent, index=int(found[1]) if found else None,
-        first_slot=1 if row.holes.get("model") in {"pci-bridge", "pci-root"} else 0,
+        slots=1 if model in ONE_SLOT else SLOTS, lowest=1 if model in FROM_SLOT_1 else 0, word=word,
     )
 
 

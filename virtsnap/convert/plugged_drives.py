@@ -123,4 +123,5 @@ def convert_usb_disks(draft: Draft) -> None:
             word.note(str(exc))
             continue
         element = write_disk(draft, plan, {"device": "disk", "target_bus": "usb", "target_dev": ""}, [word])
+        draft.usb.add(word, element)
         parts.disks.append(Disk(element=element, bus="usb", place=None, index=None, qemu_id=""))
