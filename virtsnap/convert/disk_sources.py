@@ -195,12 +195,12 @@ def _hosts(draft: Draft, options: Options, *, port: str | None = None) -> list[E
 
 
 def _file(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["file"] = draft.absolute(_needed(options, "filename"))
+    holes["file"] = _path(draft, options, "filename")
     return []
 
 
 def _device(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["dev"] = draft.absolute(_needed(options, "filename"))
+    holes["dev"] = _path(draft, options, "filename")
     manager = options.get("pr-manager")
     word = draft.find(manager, "object")
     if word is not None and word.peek("path"):
@@ -215,6 +215,13 @@ def _device(draft: Draft, options: Options, holes: Holes) -> list[Element]:
             }
         options.claims.take_word(word, Outcome.MAPPED)
     return []
+
+
+def _path(draft: Draft, options: Options, key: str) -> str:
+    path = draft.absolute(_needed(options, key))
+    if not path.strip("/"):
+        raise NotSayable(f"{path} is no image")
+    return path
 
 
 def _needed(options: Options, key: str) -> str:
@@ -356,7 +363,7 @@ def _nfs(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _vvfat(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["dir"] = draft.absolute(_needed(options, "dir"))
+    holes["dir"] = _path(draft, options, "dir")
     return []
 
 
@@ -374,7 +381,7 @@ def _nvme(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _vdpa(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["dev"] = draft.absolute(_needed(options, "path"))
+    holes["dev"] = _path(draft, options, "path")
     return []
 
 

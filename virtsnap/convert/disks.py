@@ -7,6 +7,7 @@ be said. Otherwise nothing is claimed, and QEMU gets both as they stand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -287,7 +288,7 @@ def _threads(draft: Draft, device: Options, holes: Holes) -> Element | None:
 def _loadparm(word: Word) -> Holes:
     """Read s390's loadparm, which libvirt has beside a boot order only."""
     value = word.peek("loadparm")
-    if value is None or not word.has("bootindex"):
+    if value is None or not word.has("bootindex") or not re.fullmatch(r"[a-zA-Z0-9. ]{1,8}", value):
         return {}
     word.claim("loadparm", Outcome.MAPPED)
     return {"loadparm": value}
