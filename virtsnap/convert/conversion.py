@@ -28,7 +28,7 @@ from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.net_legacy import convert_nics
 from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
-from virtsnap.convert.pci_controllers import strip_zpci, write_root
+from virtsnap.convert.pci_controllers import strip_zpci, write_board_root, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
@@ -56,6 +56,7 @@ class Conversion:
 
 
 def _assign_addresses(draft: Draft) -> None:
+    write_board_root(draft)
     settle_usb(draft)
     for element, item in draft.pci.assign():
         draft.override(element, item)

@@ -12,7 +12,6 @@ import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
-from virtsnap.convert.plugging import when_plugged
 from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
 from virtsnap.convert.rows import Bus, DeviceRow, Table
 
@@ -66,9 +65,7 @@ def _keep_place(draft: Draft, word: Word, row: DeviceRow | None) -> None:
         return
     driver = word.peek("driver") or ""
     bus = bus_of(row, driver, draft) if row is not None else bus_of_unknown(driver)
-    if bus is Bus.PCI:
+    if bus is Bus.PCI or driver in WITH_PCI_FUNCTION:
         draft.pci.add(word, None)
-    elif driver in WITH_PCI_FUNCTION:
-        draft.pci.add(None, None, plugged=when_plugged(word))
     elif bus is Bus.USB:
         draft.usb.add(word, None)

@@ -43,7 +43,7 @@ class UsbDevice:
     word: Word
     element: Element | None
     is_hub: bool
-    address: dict[str, str] = field(default_factory=dict)
+    place: tuple[Controller, str] | None = None
 
 
 class UsbPorts:
@@ -87,7 +87,7 @@ class UsbPorts:
             if port is None or found.controller is None:
                 continue
             if device.element is None:
-                device.address = {"bus": f"{found.controller.alias}.0", "port": port}
+                device.place = found.controller, port
                 continue
             _write(device.element, found.controller, port)
             for key in ("bus", "port"):
@@ -95,7 +95,11 @@ class UsbPorts:
 
     def passthrough_address(self, word: Word) -> dict[str, str]:
         """Give bus and port to write for a device that is passed through, after `assign`."""
-        return next((each.address for each in self._devices if each.word is word), {})
+        for device in self._devices:
+            if device.word is word and device.place is not None:
+                controller, port = device.place
+                return {"bus": f"{controller.alias}.0", "port": port}
+        return {}
 
     def alias_of(self, bus: str) -> str | None:
         """Give the name that a bus has under libvirt."""
