@@ -65,7 +65,7 @@ class Draft:
         self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
         self.controllers = Controllers({word.peek("id") or "" for word in self.group("device")})
-        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
+        self.usb = UsbPorts(self.pci, lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")

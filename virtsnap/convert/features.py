@@ -91,7 +91,7 @@ TABLES = (
 # Machines whose guests have ACPI tables unless acpi=off; those for which libvirt wants UEFI as well.
 ACPI_FAMILIES = frozenset({"pc", "q35", "virt"})
 # Source: qemuValidateDomainDefFeatures() in qemu_validate.c.
-ACPI_NEEDS_UEFI = frozenset({"aarch64", "armv7l"})
+ACPI_NEEDS_UEFI = frozenset({"aarch64"})
 
 
 def convert_features(draft: Draft) -> None:

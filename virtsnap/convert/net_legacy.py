@@ -27,7 +27,7 @@ from virtsnap.convert.netdevs import (
     read_unnamed,
 )
 from virtsnap.convert.nic_keys import mac_address
-from virtsnap.convert.nics import driver_holes, row_of, write_interface
+from virtsnap.convert.nics import driver_holes, isa_place, row_of, write_interface
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.rows import Bus
 
@@ -165,7 +165,11 @@ def _driver_of(draft: Draft, card: Word) -> str | None:
 def _write_card(draft: Draft, card: Word, netdev: Netdev) -> None:
     driver = _driver_of(draft, card) or ""
     mac = card.peek("mac") or card.peek("macaddr")
-    holes = netdev.holes | driver_holes(card, driver, netdev)
+    row = row_of(driver)
+    holes = netdev.holes | driver_holes(draft, card, driver, netdev)
+    if row is not None and row.bus is Bus.ISA:
+        before = [each for each in draft.devices.iterfind("interface/address") if each.get("type") == "isa"]
+        holes |= isa_place(len(before))
     element = write_interface(draft, driver, netdev, holes | {"mac": None if mac is None else mac_address(mac)})
     draft.add(element, card, *netdev.words)
     for key in CARD_KEYS - {"addr", "vectors"}:
@@ -178,7 +182,6 @@ def _write_card(draft: Draft, card: Word, netdev: Netdev) -> None:
     if card.has("vectors") and driver.startswith("virtio-") and knows_override(draft):
         draft.override(element, Property(key="vectors", value=card.peek("vectors") or ""))
         card.claim("vectors", Outcome.PASSTHROUGH, "kept by <qemu:override>")
-    row = row_of(driver)
     bus = Bus.NONE if row is None else bus_of(row, driver, draft)
     if bus is Bus.PCI:
         draft.pci.add(None, element, plugged=Plugged.NIC, addr=card.take("addr"))

@@ -24,7 +24,7 @@ Holes = dict[str, str | None]
 Extra = Sequence[tuple[Word, Property]]
 
 OVERRIDE_SINCE: Version = (8, 2)
-PASST_SINCE: Version = (9, 0)
+PASST_SINCE: Version = (9, 1)  # 9.0 has it in its schema, and refuses it
 PASST_VHOST_USER_SINCE: Version = (11, 1)
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,5})")
@@ -318,7 +318,7 @@ def _finish_stream(draft: Draft, word: Word, netdev: Netdev) -> None:
     if word.peek("addr.type") != "unix" or not _PASST_PATH.fullmatch(word.peek("addr.path") or ""):
         raise NotSayable("libvirt has no word for a stream other than to passt")
     if not draft.knows(PASST_SINCE):
-        raise NotSayable("libvirt before 9.0 does not know passt")
+        raise NotSayable("libvirt before 9.1 does not take passt")
     netdev.holes = {"type": "user", "backend_type": "passt"}
 
 

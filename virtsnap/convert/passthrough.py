@@ -17,6 +17,7 @@ from lxml import etree
 from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.passed_places import Place, place_of
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS
 from virtsnap.domain_xml.templates import Element
 
@@ -30,6 +31,8 @@ NAMES = frozenset({"id", "drive", "chardev", "netdev", "fsdev", "memdev", "rng",
 
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
+# libvirt 7.9 writes -device in JSON, for QEMU 6.2 and later.
+JSON_SINCE = (7, 9)
 
 # QEMU properties that are on/off/auto enums: given in JSON they are strings,
 # not booleans. Source: OnOffAuto properties of QEMU's hw/.
@@ -40,8 +43,8 @@ ON_OFF_AUTO = frozenset({
 })
 # Properties that are strings although their values look like numbers.
 STRINGS = frozenset({
-    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile",
-    "x-speed", "x-width",
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile", "driver", "id",
+    "drive", "netdev", "chardev", "memdev", "audiodev", "iothread", "host", "x-speed", "x-width",
 })
 
 
@@ -100,9 +103,14 @@ def _names(items: list[Property]) -> str:
 
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
-    changes = _changes(draft, word)
-    if changes:
-        return [word.option.spelling, _with_changes(word, changes)]
+    if word.group == "device":
+        place = place_of(draft, word)
+        if place.changes:
+            return [word.option.spelling, _device(draft, word, place)]
+    else:
+        changes = _absolute_path(draft, word)
+        if changes:
+            return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
     address = draft.pci.passthrough_address(word)
     if address and words[-2:-1] == ["-device"]:
@@ -110,25 +118,28 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     return words
 
 
-def _changes(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the keys that must read otherwise: buses that libvirt calls otherwise, slots, relative paths."""
-    if word.group == "device":
-        return draft.pci.passthrough_address(word) or _bus_of_libvirt(draft, word)
+def _device(draft: Draft, word: Word, place: Place) -> str:
+    """Write a -device anew; in JSON where its bus is libvirt's, since QEMU plugs the text forms before."""
+    if place.made_by_libvirt and draft.knows(JSON_SINCE) and not word.properties.json:
+        document: dict[str, Any] = {item.key: _typed(item) for item in word.properties if item.given}
+        return json.dumps(document | place.changes)
+    return _with_changes(word, place.changes)
+
+
+def _typed(item: Property) -> bool | int | str:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return int(value) if type_ in {"unsigned", "signed"} else value
+
+
+def _absolute_path(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the key of a relative path, which libvirt's QEMU would take from another folder."""
     key = {"drive": "file", "blockdev": "filename"}.get(word.group)
     path = word.peek(key) if key and word.option.argument is not None else None
     if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
         return {}
     return {key: draft.absolute(path)}
-
-
-def _bus_of_libvirt(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the name of a bus whose controller libvirt starts: it begins with libvirt's id of the controller."""
-    bus = word.peek("bus") or ""
-    id_, dot, number = bus.rpartition(".")
-    for controller in draft.controllers.all:
-        if controller.qemu_id == (id_ or bus) and controller.qemu_id not in {"", controller.alias}:
-            return {"bus": controller.alias + dot + number if id_ else controller.alias}
-    return {}
 
 
 def _with_changes(word: Word, changes: dict[str, str]) -> str:
