@@ -96,7 +96,10 @@ def read_hardware(machine: Machine) -> Hardware:
     drives = _drives(machine)
     tree = parse_qtree(machine.hmp("info qtree"))
     devices = [
-        Device(place=place, bus=bus, driver=_VIRTIO_VARIANT.sub("", node.driver), properties=dict(_visible(node, bus, drives)))
+        Device(
+            place=place, bus=bus, driver=_VIRTIO_VARIANT.sub("", node.driver),
+            properties=dict(_visible(node, bus, drives)),
+        )
         for place, bus, node in placed(tree)
     ]
     devices += _devices_without_bus(machine)
