@@ -12,6 +12,7 @@ import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
+from virtsnap.convert.nics import unknown_card
 from virtsnap.convert.rows import Bus, DeviceRow, Table
 
 # PCI devices of QEMU that libvirt has no word for (`qemu-system-x86_64 -device help`, QEMU 7.2).
@@ -55,7 +56,7 @@ def convert_devices(draft: Draft) -> None:
     rows = device_rows()
     done: set[int] = set()
     for word in draft.group("device"):
-        row = rows.get(word.peek("driver") or "")
+        row = rows.get(word.peek("driver") or "") or unknown_card(word)
         if row is None or draft.target < row.since or (row.once and id(row) in done):
             _keep_slot(draft, word, row)
             continue

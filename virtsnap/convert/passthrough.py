@@ -94,16 +94,16 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     if changes:
         return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
-    address = draft.pci.passthrough_address(word)
-    if address and words[-2:-1] == ["-device"]:
-        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    more = word.passed_with | draft.pci.passthrough_address(word)
+    if more and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*more.items()])}"]
     return words
 
 
 def _changes(draft: Draft, word: Word) -> dict[str, str]:
     """Give the keys that must read otherwise: buses that libvirt calls otherwise, slots, relative paths."""
     if word.group == "device":
-        return draft.pci.passthrough_address(word) or _bus_of_libvirt(draft, word)
+        return word.passed_with | (draft.pci.passthrough_address(word) or _bus_of_libvirt(draft, word))
     key = {"drive": "file", "blockdev": "filename"}.get(word.group)
     path = word.peek(key) if key and word.option.argument is not None else None
     if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
