@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_written_to(beside: GuestWithTwo, small_disk: Pa
         code, said = beside.command("save", beside.guest.name, "u", "--dir", str(small_disk))
         assert code == 8, said
         code, said = beside.command("load", beside.guest.name, "t")
-        assert (code, "read-only" in said) == (8, True), said
+        assert (code, "cannot be written to" in said) == (8, True), said
         assert beside.guest.domain.ID() == number
     finally:
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
