@@ -69,6 +69,7 @@ def main(settings: Mapping[str, Any]) -> None:
 def _mount_folders(mounts: Mapping[str, str]) -> None:
     # A /run of its own also hides the host's D-Bus: libvirt would register guests with its systemd-machined.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
+    Path("/run/lock").mkdir()  # /var/lock: libvirt locks a pty there before it opens it as a console
     for target, source in mounts.items():
         if target.startswith("/run/"):
             Path(target).mkdir(parents=True)

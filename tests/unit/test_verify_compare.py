@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from virtsnap.verify.compare import Difference, compare_hardware
-from virtsnap.verify.fw_cfg import boot_order, read_files, smbios_structures
+from virtsnap.verify.fw_cfg import boot_order, read_files, smbios_structures, split_boot_letters
 from virtsnap.verify.hardware import Device, Hardware
 from virtsnap.verify.qtree import parse_qtree, placed
 
@@ -131,6 +131,33 @@ def test_strict_boot_is_expected_and_another_order_is_not() -> None:
     assert comparison.same
     assert "strict=on" in (comparison.expected[0].reason or "")
     assert not compare_hardware(BASE, replace(BASE, facts={**BASE.facts, "boot order": {"1": "/b"}})).same
+
+
+def booting(letters: str, kinds: str = "", *paths: str) -> Hardware:
+    order = {str(number): path for number, path in enumerate(paths, start=1)}
+    return replace(BASE, facts={**BASE.facts, "boot order": {**order, "letters": letters, "kinds": kinds}})
+
+
+def test_letters_that_become_the_devices_of_these_letters_are_expected() -> None:
+    letters = booting("cad")
+    assert compare_hardware(letters, booting("cad", "cdn", "/disk", "/cd", "/net")).same
+    assert compare_hardware(letters, booting("cad", "c", "/disk")).same
+    assert not compare_hardware(letters, booting("cad", "dc", "/cd", "/disk")).same
+    assert compare_hardware(booting("d"), booting("cad", "dc", "/cd", "/disk")).same
+    with_cd = replace(letters, devices=(*BASE.devices, device("unit 0", "ide-cd")))
+    disk_only = replace(booting("cad", "c", "/disk"), devices=with_cd.devices)
+    assert not compare_hardware(with_cd, disk_only).same
+
+
+def test_letters_do_not_count_where_devices_are_listed() -> None:
+    comparison = compare_hardware(booting("d", "c", "/disk"), booting("cad", "c", "/disk", "HALT"))
+    assert comparison.same
+    assert len(comparison.expected) == 2
+    assert not compare_hardware(booting("d"), booting("cad")).same
+
+
+def test_boot_letters_are_taken_out_of_the_cmos() -> None:
+    assert split_boot_letters({0x3D: 0x12, 0x38: 0x31, 0x10: 0x44}) == ("cad", {0x38: 0x01, 0x10: 0x44})
 
 
 def smbios(uuid: str, serial: str) -> Hardware:

@@ -20,7 +20,7 @@ from virtsnap.convert.claims import Claims, Entry, Options, Said
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.drives import Drive
 from virtsnap.convert.image_formats import guess_format
-from virtsnap.convert.ledger import NotSayable, Outcome
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
 
 # QEMU's format drivers and libvirt's words for them; luks is raw with encryption there.
 FORMATS: Mapping[str, str] = {
@@ -35,6 +35,7 @@ DEEPEST = 200
 class Backend:
     """What stands behind a disk. `layers` are all nodes from the top down, the storage last.
 
+    `empty` is a drive without a medium: its one layer is the -drive itself.
     `ends` says that the command line ends the chain here (`backing=`, null).
     """
 
@@ -49,6 +50,7 @@ class Backend:
     ends: bool = False
     data_file: Backend | None = None
     guessed: bool = False
+    empty: bool = False
 
     @property
     def storage(self) -> Options:
@@ -81,15 +83,17 @@ class BlockGraph:
 
     def __init__(self, draft: Draft, drives: list[Drive]) -> None:
         self._draft = draft
-        self._drives = {drive.id: drive for drive in drives}
+        self._drives: dict[str, Drive] = {}
+        for drive in drives:
+            self._drives.setdefault(drive.id, drive)
         self._nodes = {word.peek("node-name") or "": word for word in draft.group("blockdev")}
 
     def drive(self, id_: str) -> Drive | None:
         """Give the -drive of an id."""
         return self._drives.get(id_)
 
-    def backend(self, id_: str) -> Backend | None:
-        """Read what stands behind an id; None for an empty drive.
+    def backend(self, id_: str) -> Backend:
+        """Read what stands behind an id.
 
         Raises NotSayable where libvirt has no such shape, or nothing defines the id.
         """
@@ -108,7 +112,16 @@ class BlockGraph:
             raise NotSayable(f"the node {id_} is a -drive")
         return self._walk(Options.of_word(word, backend.claims), backend, depth + 1)
 
-    def _of_drive(self, drive: Drive, claims: Claims) -> Backend | None:
+    def file(self, word: Word, key: str, name: str, format_: str | None) -> Backend:
+        """Read a bare file name, which is the value of a key, or a part of it."""
+        claims = Claims()
+        storage = Options(_derived(word, key, _parsed(name)), claims)
+        claims.take(Said(word=word, key=key))
+        backend = Backend(claims=claims, guessed=format_ is None)
+        backend.format = format_ or guess_format(storage, self._draft.base)
+        return self._walk(storage, backend, 0)
+
+    def _of_drive(self, drive: Drive, claims: Claims) -> Backend:
         options = Options.of_word(drive.word, claims)
         backend = Backend(claims=claims, drive=drive)
         driver = options.take_any("format", "driver")
@@ -122,14 +135,17 @@ class BlockGraph:
             return backend
         if not file and not inline:
             options.take("file")
-            return None
+            backend.layers.append(options)
+            backend.empty = True
+            return backend
         if file and file.startswith("json:"):
             options.take("file")
-            top = Options([*options.entries, *_derived(_parsed(file))], claims)
+            own = [entry for entry in options.entries if entry.key != "file"]
+            top = Options([*own, *_derived(drive.word, "file", _parsed(file))], claims)
             return self._walk(top, backend, 0)
         backend.layers.append(options)
         backend.format_options = options
-        derived = _derived(_parsed(file)) if file else []
+        derived = _derived(drive.word, "file", _parsed(file)) if file else []
         options.take("file")
         storage = Options([*derived, *options.below("file").entries], claims)
         backend.format = driver
@@ -197,5 +213,5 @@ def _parsed(file: str) -> Keys:
         raise NotSayable(str(exc)) from exc
 
 
-def _derived(keys: Keys) -> list[Entry]:
-    return [Entry(key=key, value=value, said=Said()) for key, value in keys]
+def _derived(word: Word, key: str, keys: Keys) -> list[Entry]:
+    return [Entry(key=name, value=value, said=Said(word=word, key=key, part=True)) for name, value in keys]

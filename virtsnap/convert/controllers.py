@@ -7,6 +7,7 @@ counts controllers per type. This is the map between the two.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from virtsnap.domain_xml.templates import Element
@@ -17,6 +18,7 @@ ALIASES = {
     "scsi": "scsi{}", "virtio-serial": "virtio-serial{}", "ccid": "ccid{}", "sata": "sata{}", "ide": "ide",
     "fdc": "fdc{}",
 }
+NEWEST_FIRST = frozenset({"usb", "scsi", "virtio-serial"})
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,6 +33,9 @@ class Controller:
     @property
     def alias(self) -> str:
         """The qdev id that libvirt will give it."""
+        alias = None if self.element is None else self.element.find("alias")
+        if alias is not None:
+            return alias.get("name") or ""
         if self.type == "usb":
             return "usb" if self.index == 0 else f"usb{self.index}"
         if self.qemu_id == "ide":
@@ -39,10 +44,11 @@ class Controller:
 
 
 class Controllers:
-    """All controllers of the domain, by type."""
+    """All controllers of the domain, by type. `ids` are those of all devices of the command line."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Collection[str] = ()) -> None:
         self.all: list[Controller] = []
+        self._ids = ids
 
     def add(
         self, type_: str, qemu_id: str | None, element: Element | None, *, index: int | None = None
@@ -52,6 +58,8 @@ class Controllers:
         if index is None and qemu_id is not None:
             found = re.fullmatch(re.escape(type_) + r"(\d{0,3})", qemu_id)
             index = int(found.group(1) or 0) if found else None
+            if index is not None and not self._reaches(type_, index):
+                index = None
         if index is None or index in used:
             index = next(number for number in range(1000) if number not in used)
         controller = Controller(type=type_, index=index, qemu_id=qemu_id or "", element=element)
@@ -60,15 +68,25 @@ class Controllers:
             element.set("index", str(index))
         return controller
 
+    def _reaches(self, type_: str, index: int) -> bool:
+        """Tell whether ids name all the controllers before this one: libvirt fills a gap with one of its own."""
+        return all(f"{type_}{n}" in self._ids or (n == 0 and type_ in self._ids) for n in range(index))
+
     def of(self, type_: str) -> list[Controller]:
         """Give the controllers of one type in the order they were added."""
         return [controller for controller in self.all if controller.type == type_]
 
     def find(self, bus: str | None, *types: str) -> tuple[Controller, int] | None:
-        """Give the controller and bus number of QEMU's `bus=`; for None the first controller of the types."""
+        """Give the controller and bus number of QEMU's `bus=`; for None the one that QEMU would choose.
+
+        That is the newest one that stands before the device: QEMU looks through a bus's devices from the
+        last plugged to the first (qbus_find_recursive() in softmmu/qdev-monitor.c). IDE is another matter:
+        its buses get full.
+        """
         candidates = [controller for controller in self.all if not types or controller.type in types]
         if bus is None:
-            return (candidates[0], 0) if candidates else None
+            newest = set(types) <= NEWEST_FIRST
+            return (candidates[-1 if newest else 0], 0) if candidates else None
         name, _, number = bus.rpartition(".")
         for controller in candidates:
             if controller.qemu_id and controller.qemu_id in {name, bus}:

@@ -12,16 +12,23 @@ from lxml import etree
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.audio import convert_audio
 from virtsnap.convert.defaults import convert_defaults
+from virtsnap.convert.descriptors import drop_descriptors
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
+from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
 from virtsnap.convert.inputs import write_ps2
+from virtsnap.convert.iommus import convert_machine_iommu
+from virtsnap.convert.mac_addresses import settle_macs
 from virtsnap.convert.machine import convert_machine, domain_name, read_machine
+from virtsnap.convert.misc_devices import convert_balloon, convert_nvram
 from virtsnap.convert.monitors import convert_monitors
-from virtsnap.convert.nics import convert_nics, settle_macs
+from virtsnap.convert.net_legacy import convert_nics
+from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
-from virtsnap.convert.pci_controllers import strip_zpci, write_root
+from virtsnap.convert.pci_controllers import strip_zpci, write_board_root, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
@@ -29,9 +36,10 @@ from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
 from virtsnap.convert.storage_rest import finish_storage
-from virtsnap.convert.usb import convert_builtin_usb, settle_usb
+from virtsnap.convert.usb import convert_machine_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
+from virtsnap.convert.watchdogs import convert_watchdogs
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
 
@@ -48,8 +56,10 @@ class Conversion:
 
 
 def _assign_addresses(draft: Draft) -> None:
+    write_board_root(draft)
     settle_usb(draft)
-    draft.pci.assign()
+    for element, item in draft.pci.assign():
+        draft.override(element, item)
     strip_zpci(draft)
 
 
@@ -57,8 +67,9 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    *HEAD_SUBJECTS,
     write_root,
-    convert_builtin_usb,
+    convert_machine_usb,
     convert_vga,
     convert_guestfwd,
     convert_nics,
@@ -67,6 +78,11 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_sound_words,
     convert_plugged_drives,
     convert_devices,
+    convert_virtfs,
+    convert_watchdogs,
+    convert_balloon,
+    convert_nvram,
+    write_builtin_panic,
     settle_macs,
     strip_port_numbers,
     convert_consoles,
@@ -74,7 +90,10 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_displays,
     settle_video,
     finish_storage,
+    *FINISHING_SUBJECTS,
     write_ps2,
+    convert_machine_iommu,
+    drop_descriptors,
     _assign_addresses,
     convert_rest,
 )

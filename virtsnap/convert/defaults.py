@@ -57,6 +57,7 @@ FAMILY_DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "pseries": ("vga", "net", "serial", "cdrom"),
     "s390-ccw-virtio": ("net", "serial"),
     "microvm": ("serial",),
+    "board": ("net",),
 }
 
 
@@ -102,6 +103,8 @@ def _words_of(draft: Draft, name: str) -> list[str]:
     nographic = bool(draft.group("nographic"))
     match name:
         case "net":
+            if family.name == "board":
+                return ["-nic", "user"]  # whatever card the board has, if any
             return ["-net", f"nic,model={family.default_nic}", "-net", "user"] if family.default_nic else []
         case "vga":
             return ["-vga", family.default_vga] if family.default_vga else []

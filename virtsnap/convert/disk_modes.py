@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from virtsnap.convert.block_graph import Backend
 from virtsnap.convert.claims import Options
 from virtsnap.convert.ledger import NotSayable, Outcome
+from virtsnap.convert.rows import Version
 from virtsnap.convert.values import TRUE_WORDS, on_off, parse_switch, size_in
 
 Holes = dict[str, str | None]
@@ -27,11 +28,16 @@ DETECT_ZEROES = frozenset({"off", "on", "unmap"})
 IO_MODES = frozenset({"native", "threads", "io_uring"})
 
 
-def read_modes(backend: Backend | None, device: Options) -> Holes:
+# discard_no_unref came with libvirt 9.5.
+NO_UNREF_SINCE: Version = (9, 5)
+
+
+def read_modes(backend: Backend | None, device: Options, target: Version) -> Holes:
     """Read cache, io, discard, detect_zeroes, copy_on_read and read-only; `device` are the frontend's keys."""
+    if backend is None or backend.empty:
+        device.take("write-cache", Outcome.IMPLIED)
+        return {}
     holes = _cache(backend, device)
-    if backend is None:
-        return holes
     holes["io"] = _one_of(backend.take("aio"), IO_MODES, "aio")
     holes["detect_zeroes"] = _one_of(backend.take("detect-zeroes"), DETECT_ZEROES, "detect-zeroes")
     holes |= _discard(backend)
@@ -41,7 +47,7 @@ def read_modes(backend: Backend | None, device: Options) -> Holes:
         holes["copy_on_read"] = on_off(backend.top.take("copy-on-read") or "")
     format_ = backend.format_options
     if format_ is not None and backend.format == "qcow2":
-        holes |= _qcow2(format_)
+        holes |= _qcow2(format_, target)
     read_only = [layer.take_any("read-only", "readonly") for layer in backend.layers]
     backend.take("auto-read-only", outcome=Outcome.IMPLIED)
     backend.take("node-name", outcome=Outcome.IMPLIED)
@@ -50,11 +56,9 @@ def read_modes(backend: Backend | None, device: Options) -> Holes:
     return holes
 
 
-def _cache(backend: Backend | None, device: Options) -> Holes:
+def _cache(backend: Backend, device: Options) -> Holes:
     write_cache = device.take("write-cache")
     write_back = write_cache is None or write_cache.lower() not in {"off", "false", "no"}
-    if backend is None:
-        return {}
     word = backend.top.take("cache") if backend.drive is not None else None
     if word is not None:
         if word not in CACHE_WORDS:
@@ -105,9 +109,9 @@ def _discard(backend: Backend) -> Holes:
     raise NotSayable(f"discard={top} is unknown")
 
 
-def _qcow2(options: Options) -> Holes:
+def _qcow2(options: Options, target: Version) -> Holes:
     holes: Holes = {}
-    if options.has("discard-no-unref"):
+    if options.has("discard-no-unref") and target >= NO_UNREF_SINCE:
         holes["discard_no_unref"] = on_off(options.take("discard-no-unref") or "")
     size = options.get("cache-size")
     if size is not None:

@@ -7,11 +7,13 @@ be said. Otherwise nothing is claimed, and QEMU gets both as they stand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lxml import etree
 
+from virtsnap.command_line.keyval import Property
 from virtsnap.convert.block_graph import Backend
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.claims import Claims, Options
@@ -31,10 +33,11 @@ from virtsnap.convert.disk_sources import DiskSource, describe_source
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
 from virtsnap.convert.storage_parts import Disk, Place, StorageParts
 from virtsnap.convert.throttling import add_filters, read_drive_limits, read_filters
 from virtsnap.convert.values import parse_switch
+from virtsnap.convert.virtio_keys import read_virtio_model
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -44,7 +47,7 @@ TUNING = frozenset({
     "l2-cache-size", "refcount-cache-size", "cache-clean-interval", "l2-cache-entry-size", "lazy-refcounts",
     "overlap-check", "overlap-check.template", "pass-discard-request", "pass-discard-snapshot",
     "pass-discard-other", "aio-max-batch", "drop-cache", "stats-account-invalid", "stats-account-failed",
-    "page-cache-size", "force-share", "header-digest", "open-timeout",
+    "page-cache-size", "force-share", "header-digest", "open-timeout", "discard-no-unref",
 })
 
 
@@ -64,12 +67,14 @@ def plan_backend(draft: Draft, backend: Backend | None, device: Options, kind: s
     `device` are the keys of the guest's side, `kind` is libvirt's <disk device>.
     """
     plan = Plan(claims=device.claims)
-    plan.holes = read_modes(backend, device) | read_policies(backend, device)
+    plan.holes = read_modes(backend, device, draft.target) | read_policies(backend, device)
     if kind == "cdrom":
         plan.holes["readonly"] = ""
-    if backend is None:
+    if backend is None or backend.empty:
         if kind not in {"cdrom", "floppy"}:
             raise NotSayable("a disk without a medium")
+        if backend is not None:
+            backend.top.take_all(Outcome.IMPLIED, None)
         return plan
     if backend.drive is not None:
         plan.holes |= _drive_keys(draft, backend.top, plan.holes)
@@ -86,11 +91,11 @@ def plan_backend(draft: Draft, backend: Backend | None, device: Options, kind: s
 
 def _note_guess(backend: Backend) -> None:
     """Say in the report that the format is ours: QEMU would look at the image, libvirt takes raw."""
-    assert backend.drive is not None, "only a -drive may leave its format out"
     note = f"no format is given; taken as {backend.format}, as QEMU's probing would find it"
-    for entry in backend.top.entries:
-        if entry.key in {"file", "file.filename"}:
-            backend.claims.take(entry.said, Outcome.SUBSTITUTED, note)
+    for said in backend.claims.places():
+        if said.key in {"file", "file.filename", "usbdevice"}:
+            backend.claims.take(said, Outcome.SUBSTITUTED, note)
+            return
 
 
 def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
@@ -98,8 +103,10 @@ def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
     holes: Holes = dict(read_drive_limits(options))
     for key in ("if", "index", "bus", "unit", "media", "id"):
         options.take(key)
+    if options.get("media") == "cdrom":
+        holes["readonly"] = ""
     snapshot = options.take("snapshot") or ("on" if draft.group("snapshot") else "off")
-    if _is_on(snapshot) and "readonly" not in so_far:
+    if _is_on(snapshot) and "readonly" not in {**so_far, **holes}:
         holes["transient"] = ""
     if options.has("serial"):
         holes["serial"] = serial(options.take("serial") or "")
@@ -183,7 +190,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     plan = plan_backend(draft, backend, device, kind)
     holes: Holes = {"device": kind, "target_bus": bus, "target_dev": ""}
     mapping = _threads(draft, device, holes)
-    if _generic_commands(word, row):
+    if _generic_commands(word, row, plan):
         holes["device"] = "lun"
     holes["model"] = _model(word, row)
     holes |= read_keys(word, row.keys, draft.target) | _loadparm(word) | _geometry(word, bus)
@@ -202,7 +209,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     if spot is not None:
         parts.take(spot)
         drive_address(element, spot)
-        _device_id(word, element, bus, spot)
+        _device_id(draft, word, element, bus, spot)
     else:
         place(draft, word, element, bus_of(row, word.peek("driver") or "", draft))
     parts.disks.append(Disk(element=element, bus=bus, place=spot, index=None, qemu_id=id_of_word))
@@ -239,44 +246,21 @@ def drive_address(element: Element, spot: Place) -> None:
     )
 
 
-def _generic_commands(word: Word, row: DeviceRow) -> bool:
-    """Read virtio-blk's `scsi`: generic SCSI commands, which is libvirt's device='lun'."""
+def _generic_commands(word: Word, row: DeviceRow, plan: Plan) -> bool:
+    """Read virtio-blk's `scsi`: generic SCSI commands, which is libvirt's device='lun' of a block device."""
     if row.holes["target_bus"] != "virtio" or not word.has("scsi"):
         return False
     on = (word.peek("scsi") or "").lower() in {"on", "true", "yes", "y"}
-    word.claim("scsi", Outcome.MAPPED if on else Outcome.IMPLIED)
-    return on
+    lun = on and plan.source is not None and plan.source.type == "block"
+    if lun or not on:
+        word.claim("scsi", Outcome.MAPPED if lun else Outcome.IMPLIED)
+    return lun
 
 
 def _model(word: Word, row: DeviceRow) -> str | None:
-    """Give the model of a virtio disk: transitional or not, by its driver or its two switches."""
-    if row.holes["target_bus"] != "virtio":
-        return None
-    model = virtio_model(word.peek("driver") or "")
-    if model != "virtio":
-        return model
-    legacy, modern = word.peek("disable-legacy"), word.peek("disable-modern")
-    found = TRANSITIONAL.get((_tristate(legacy), _tristate(modern)))
-    if found is not None:
-        word.claim("disable-legacy", Outcome.MAPPED)
-        word.claim("disable-modern", Outcome.MAPPED)
-    return found
-
-
-# (disable-legacy, disable-modern) -> model. Source: qemuBuildVirtioDevGetConfigDev() in libvirt's qemu_command.c.
-TRANSITIONAL: Mapping[tuple[str | None, str | None], str] = {
-    ("on", "off"): "virtio-non-transitional",
-    ("off", "off"): "virtio-transitional",
-}
-
-
-def _tristate(value: str | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return "on" if parse_switch(value) else "off"
-    except ValueError:
-        return value
+    """Give the model of a virtio disk where it is not the usual one."""
+    model = read_virtio_model(word) if row.holes["target_bus"] == "virtio" else "virtio"
+    return None if model == "virtio" else model
 
 
 def _threads(draft: Draft, device: Options, holes: Holes) -> Element | None:
@@ -304,7 +288,7 @@ def _threads(draft: Draft, device: Options, holes: Holes) -> Element | None:
 def _loadparm(word: Word) -> Holes:
     """Read s390's loadparm, which libvirt has beside a boot order only."""
     value = word.peek("loadparm")
-    if value is None or not word.has("bootindex"):
+    if value is None or not word.has("bootindex") or not re.fullmatch(r"[a-zA-Z0-9. ]{1,8}", value):
         return {}
     word.claim("loadparm", Outcome.MAPPED)
     return {"loadparm": value}
@@ -324,14 +308,27 @@ def _geometry(word: Word, bus: str) -> Holes:
     return said
 
 
-def _device_id(word: Word, element: Element, bus: str, spot: Place) -> None:
-    """Claim device_id where it is what libvirt gives: the serial number, or `drive-` and the device's id."""
-    if not word.has("device_id"):
+def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place) -> None:
+    """Keep what identifies a SCSI disk: a guest makes names of it (/dev/disk/by-id).
+
+    libvirt gives the serial number, or `drive-` and the device's id. QEMU takes the serial
+    number too, else the id of the -drive; a -blockdev has none (scsi_realize() in hw/scsi/scsi-disk.c).
+    """
+    if bus != "scsi" or (element.findtext("serial") is not None and not word.has("device_id")):
         return
     alias = element.find("alias")
     name = alias_at(bus, spot) if alias is None else alias.get("name")
-    if word.peek("device_id") == (element.findtext("serial") or f"drive-{name}"):
+    theirs = element.findtext("serial") or f"drive-{name}"
+    # an override would give the device another id, and so another device_id
+    overridden = [item for item in word.unclaimed() if item.key not in {"device_id"}]
+    if word.peek("device_id") == theirs and not overridden:
         word.claim("device_id", Outcome.IMPLIED)
+    if word.has("device_id") or not draft.knows((8, 2)):
+        return
+    drive = word.peek("drive")
+    ours = drive if drive and draft.find(drive, "drive") is not None else ""
+    if ours != theirs:
+        draft.override(element, Property(key="device_id", value=ours, given=False))
 
 
 ROWS: tuple[DeviceRow, ...] = (

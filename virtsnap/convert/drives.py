@@ -21,7 +21,6 @@ UNITS_PER_BUS = {"ide": 2, "scsi": 7}
 # The interface of a -drive that names none, where it is not the machine family's: MachineClass.block_default_type
 # in QEMU's hw/, by libvirt's arch (empty: any) and machine type. "none" means that nothing is plugged.
 BOARD_INTERFACES: Sequence[tuple[str, str, str]] = (
-    ("riscv32|riscv64", r".*", "none"),
     ("x86_64|i686", r"microvm.*", "none"),
     ("", r"versatile(?:pb|ab)|realview-.*|SS-\d+\w*|LX|SPARC\w+|Voyager|q800|next-cube|B160L|C3700|hppa", "scsi"),
     ("", r"40p|magnum|pica61|sgi-.*", "scsi"),

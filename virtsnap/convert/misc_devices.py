@@ -1,4 +1,4 @@
-"""Small virtio and platform devices that are one element each: rng, balloon."""
+"""Small devices that are one element each: random numbers, balloon, vsock, crypto, ACPI's error record, NVRAM."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from virtsnap.convert.build import build_device
 from virtsnap.convert.chardevs import can_have, find_chardev, put_chardev
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, virtio
-from virtsnap.convert.values import on_off
+from virtsnap.convert.pci import Plugged
+from virtsnap.convert.pci_keys import ACPI_KEYS
+from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
+from virtsnap.convert.values import hexadecimal, number, on_off, only_if, size_in
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 
@@ -36,10 +38,98 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
             put_chardev(draft, inner, backend)
 
 
+def _build_vsock(draft: Draft, word: Word, row: DeviceRow) -> None:
+    if (word.peek("guest-cid") or "").isdigit():
+        build_device(draft, word, row, {"cid_auto": "no"})
+
+
+def _build_crypto(draft: Draft, word: Word, row: DeviceRow) -> None:
+    """Join virtio-crypto with its cryptodev object."""
+    backend = draft.find(word.peek("cryptodev"), "object")
+    model = CRYPTO_BACKENDS.get((backend.peek("qom-type") or "") if backend is not None else "")
+    if backend is None or model is None:
+        return
+    word.claim("cryptodev", Outcome.MAPPED)
+    backend.claim("qom-type", Outcome.MAPPED)
+    backend.claim("id", Outcome.IMPLIED)
+    holes = {"backend_model": model, **read_keys(backend, CRYPTO_KEYS, draft.target)}
+    backend.land(build_device(draft, word, row, holes))
+
+
+def _build_pstore(draft: Draft, word: Word, row: DeviceRow) -> None:
+    """Join acpi-erst with the file that holds the records."""
+    memory = draft.find(word.peek("memdev"), "object")
+    keys = {row.key for row in PSTORE_KEYS} | {"id"}
+    if memory is None or memory.peek("qom-type") != "memory-backend-file" or any(
+        item.key not in keys for item in memory.properties
+    ):
+        return
+    holes = read_keys(memory, PSTORE_KEYS, draft.target)
+    memory.claim("id", Outcome.IMPLIED)
+    word.claim("memdev", Outcome.MAPPED)
+    holes["path"] = draft.absolute(holes.get("path") or "")
+    memory.land(build_device(draft, word, row, holes))
+
+
+def convert_balloon(draft: Draft) -> None:
+    """Convert -balloon of old, and switch libvirt's balloon off where QEMU has none; call after the devices."""
+    for word in draft.group("balloon"):
+        kind = (word.peek("balloon") or "").split(",")[0]
+        if kind == "none":
+            word.claim_rest(Outcome.IMPLIED)
+        elif word.peek("balloon") == "virtio" and draft.devices.find("memballoon") is None:
+            word.claim_rest(Outcome.MAPPED)
+            element = draft.add(draft.fill("memballoon", {"virtio_model": "virtio"}), word)
+            draft.pci.add(word, element, plugged=Plugged.DEVICE)
+    if draft.devices.find("memballoon") is None:
+        draft.add(draft.fill("memballoon", {"virtio_model": "none"}))
+
+
+def convert_nvram(draft: Draft) -> None:
+    """Give the NVRAM that every pseries machine has the address that -global says."""
+    for word in draft.group("global"):
+        if word.peek("driver") == "spapr-nvram" and word.peek("property") == "reg":
+            reg = word.take_read("value", hexadecimal(8))
+            if reg is not None and draft.devices.find("nvram") is None:
+                word.claim_rest(Outcome.MAPPED)
+                draft.add(draft.fill("nvram", {"reg": reg}), word)
+
+
+CRYPTO_BACKENDS = {"cryptodev-backend-builtin": "builtin", "cryptodev-backend-lkcf": "lkcf"}
+CRYPTO_KEYS: tuple[Key, ...] = (Key(key="queues", hole="queues", read=number),)
+PSTORE_KEYS: tuple[Key, ...] = (
+    Key(key="qom-type", hole=None),
+    Key(key="mem-path", hole="path"),
+    Key(key="size", hole="size_kib", read=size_in(1024)),
+    Key(key="share", hole=None, read=only_if("on")),
+)
+
 ROWS = (
     DeviceRow(
         drivers=virtio("virtio-rng"), template="rng", bus=Bus.PCI, build=_build_rng,
-        keys=(Key(key="max-bytes", hole="rate_bytes"), Key(key="period", hole="rate_period"), *VIRTIO_KEYS),
+        keys=(
+            Key(key="max-bytes", hole="rate_bytes"),
+            Key(key="period", hole="rate_period"),
+            *VIRTIO_KEYS,
+            *ACPI_KEYS,
+        ),
+    ),
+    DeviceRow(
+        drivers=virtio("vhost-vsock"), template="vsock", bus=Bus.PCI, build=_build_vsock, since=(4, 4), once=True,
+        keys=(
+            Key(key="guest-cid", hole="cid", read=number),
+            Key(key="vhostfd", hole=None, outcome=Outcome.MANAGED, note="libvirt opens /dev/vhost-vsock itself"),
+            *VIRTIO_KEYS,
+            *ACPI_KEYS,
+        ),
+    ),
+    DeviceRow(
+        drivers=virtio("virtio-crypto"), template="crypto", bus=Bus.PCI, build=_build_crypto, since=(9, 1),
+        keys=(*VIRTIO_KEYS, *ACPI_KEYS),
+    ),
+    DeviceRow(
+        drivers=("acpi-erst",), template="pstore", bus=Bus.PCI, build=_build_pstore, since=(10, 6), once=True,
+        keys=ACPI_KEYS,
     ),
     DeviceRow(
         drivers=virtio("virtio-balloon"), template="memballoon", bus=Bus.PCI, once=True,
@@ -47,6 +137,7 @@ ROWS = (
             Key(key="deflate-on-oom", hole="autodeflate", read=on_off),
             Key(key="free-page-reporting", hole="free_page_reporting", read=on_off, since=(6, 9)),
             *VIRTIO_KEYS,
+            *ACPI_KEYS,
         ),
     ),
 )

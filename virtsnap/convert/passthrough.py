@@ -8,21 +8,31 @@ libvirt changes (buses) are rewritten in what is passed on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lxml import etree
 
-from virtsnap.command_line.keyval import Property, join_commas
+from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.passed_places import Place, place_of
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS
 from virtsnap.domain_xml.templates import Element
 
 QEMU = f"{{{QEMU_NAMESPACE}}}"
 
+# Buses that the machine itself brings: they are there before any -device.
+BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
+
+# Names that a user gives, which may look like numbers; a USB port is a text too (`1.2`).
+NAMES = frozenset({"id", "drive", "chardev", "netdev", "fsdev", "memdev", "rng", "audiodev"})
+
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
+# libvirt 7.9 writes -device in JSON, for QEMU 6.2 and later.
+JSON_SINCE = (7, 9)
 
 # QEMU properties that are on/off/auto enums: given in JSON they are strings,
 # not booleans. Source: OnOffAuto properties of QEMU's hw/.
@@ -32,7 +42,10 @@ ON_OFF_AUTO = frozenset({
     "old_msi", "intremap",
 })
 # Properties that are strings although their values look like numbers.
-STRINGS = frozenset({"serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile"})
+STRINGS = frozenset({
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile", "driver", "id",
+    "drive", "netdev", "chardev", "memdev", "audiodev", "iothread", "host", "x-speed", "x-width",
+})
 
 
 # Options that QEMU merges when they come again, so that a leftover key can be given on its own.
@@ -45,8 +58,9 @@ def convert_rest(draft: Draft) -> None:
     overrides: dict[int, tuple[Element, list[Property]]] = {}
     for element, item in draft.overrides:
         overrides.setdefault(id(element), (element, []))[1].append(item)
-    args: list[str] = []
-    passed: list[Word] = []
+    args: list[str] = list(draft.extra_arguments)
+    whole: list[Word] = []
+    passed: list[Word] = list(draft.extra_words)
     for word in draft.words:
         left = word.unclaimed()
         if word.implied:
@@ -55,7 +69,7 @@ def convert_rest(draft: Draft) -> None:
             if word.untouched:
                 draft.warn(f"{word.option.text}: passed through to QEMU as it stands")
             word.claim_rest(Outcome.PASSTHROUGH)
-            args += _whole(draft, word)
+            whole.append(word)
             passed.append(word)
         elif left and word.group == "device" and word.elements and draft.knows(OVERRIDE_SINCE):
             overrides.setdefault(id(word.elements[0]), (word.elements[0], []))[1].extend(left)
@@ -73,9 +87,11 @@ def convert_rest(draft: Draft) -> None:
             draft.warn(f"{word.option.text}: {_names(left)} dropped, libvirt has no word for it")
     if overrides:
         _write_overrides(draft.root, overrides.values())
+    # after the overrides, which give some devices the names that others refer to
+    args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
-        for argument in args:
+        for argument in _behind_libvirts(args):
             etree.SubElement(commandline, QEMU + "arg", value=argument)
         for word in passed:
             word.land(commandline)
@@ -87,21 +103,59 @@ def _names(items: list[Property]) -> str:
 
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
-    address = draft.pci.passthrough_address(word) if word.group == "device" else {}
-    if address:
-        return [word.option.spelling, _with_address(word, address)]
-    return word.passed_as or word.option.words
+    if word.group == "device":
+        place = place_of(draft, word)
+        if place.changes:
+            return [word.option.spelling, _device(draft, word, place)]
+    else:
+        changes = _absolute_path(draft, word)
+        if changes:
+            return [word.option.spelling, _with_changes(word, changes)]
+    words = word.passed_as or word.option.words
+    address = draft.pci.passthrough_address(word)
+    if address and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    return words
 
 
-def _with_address(word: Word, address: dict[str, str]) -> str:
-    """Write a device's argument anew with the bus name that libvirt gives and the slot that QEMU would choose."""
+def _device(draft: Draft, word: Word, place: Place) -> str:
+    """Write a -device anew; in JSON where its bus is libvirt's, since QEMU plugs the text forms before."""
+    if place.made_by_libvirt and draft.knows(JSON_SINCE) and not word.properties.json:
+        document: dict[str, Any] = {item.key: _typed(item) for item in word.properties if item.given}
+        return json.dumps(document | place.changes)
+    return _with_changes(word, place.changes)
+
+
+def _typed(item: Property) -> bool | int | str:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return int(value) if type_ in {"unsigned", "signed"} else value
+
+
+def _absolute_path(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the key of a relative path, which libvirt's QEMU would take from another folder."""
+    key = {"drive": "file", "blockdev": "filename"}.get(word.group)
+    path = word.peek(key) if key and word.option.argument is not None else None
+    if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
+        return {}
+    return {key: draft.absolute(path)}
+
+
+def _with_changes(word: Word, changes: dict[str, str]) -> str:
+    """Write an option's argument anew, some keys having other values."""
     if word.properties.json:
         document: dict[str, Any] = json.loads(word.option.argument or "{}")
-        return json.dumps(document | address)
-    pairs = [(item.key, item.value) for item in word.properties if item.key not in address]
-    driver = next((value for key, value in pairs if key == "driver"), "")
+        return json.dumps(document | changes)
+    given = [item for item in word.properties if item.given]
+    if len(given) == 1 and word.option.spelling.lstrip("-") != word.group:
+        return changes[given[0].key]  # a short form: -hda FILE
+    pairs = [(item.key, item.value) for item in given if item.key not in changes] + list(changes.items())
+    if word.group != "device":
+        return join_commas(pairs)
+    driver = [value.replace(",", ",,") for key, value in pairs if key == "driver"]
     rest = [(key, value) for key, value in pairs if key != "driver"]
-    return ",".join([driver.replace(",", ",,"), join_commas([*rest, *address.items()])])
+    return ",".join([*driver[:1], *filter(None, [join_commas(rest)])])
 
 
 def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Property]]]) -> None:
@@ -115,6 +169,32 @@ def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Prop
         for item in left:
             type_, value = override_value(item)
             etree.SubElement(frontend, QEMU + "property", name=item.key, type=type_, value=value)
+
+
+def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
+    """Write devices on a bus of libvirt's in JSON, as libvirt does.
+
+    QEMU makes the devices in the flat notation first and those in JSON after them
+    (qemu_create_cli_devices() in its softmmu/vl.c): the bus would not be there yet.
+    """
+    before = ""
+    for argument in args:
+        flat = before == "-device" and not argument.startswith("{")
+        items = parse_keyval(argument, "driver") if flat else Properties()
+        bus = items.get("bus")
+        if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
+            texts = NAMES | {"port"} if (items.get("driver") or "").startswith("usb-") else NAMES
+            yield json.dumps({item.key: item.value if item.key in texts else _json_value(item) for item in items})
+        else:
+            yield argument
+        before = argument
+
+
+def _json_value(item: Property) -> str | int | bool:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return value if type_ == "string" else int(value)
 
 
 def override_value(item: Property) -> tuple[str, str]:

@@ -1,73 +1,84 @@
 """PCI addresses as QEMU would give them, and the numbers that libvirt gives to PCI buses.
 
-QEMU plugs devices in a fixed order, each without an address into the first
-free slot of its bus. libvirt assigns by rules of its own, so every address is
-worked out here and written down. Order of plugging (QEMU's softmmu/vl.c):
+QEMU plugs devices one after another (plugging.py), each without an address
+into the first free slot of its bus. libvirt assigns by rules of its own, so
+every address is worked out here and written down.
 
-    the machine's own functions · -vga · network cards of -net and -nic ·
-    -device in text form, in order · drives with if=virtio · -device in JSON form, in order
-
-A PCI bus is known to QEMU by a name (`pci.0`, `ID.0` or `ID`), to libvirt by
-the index of its controller; a controller's index must be larger than that of
-the bus it sits on.
+A PCI bus is known to QEMU by a name (`pci.0`, or the id of the bridge that
+makes it), to libvirt by the index of its controller. The indices have no
+gaps, because libvirt fills a gap with a controller of its own, and one is
+larger than that of the bus that its controller sits on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from lxml import etree
 
+from virtsnap.command_line.keyval import Property
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.machines import Machine
+from virtsnap.convert.plugging import Order, Plugged, plug_order, when_plugged
 from virtsnap.domain_xml.templates import Element
 from virtsnap.errors import CommandLineError
 
+__all__ = ["PciBus", "PciFunction", "PciTopology", "Plugged", "parse_devfn"]
 
-class Plugged(IntEnum):
-    """When QEMU plugs a device, earliest first."""
-
-    BUILTIN = 0
-    VGA = 1
-    NIC = 2
-    DEVICE = 3
-    DRIVE = 4
-    DEVICE_JSON = 5
+Devfn = tuple[int, int]
+SLOTS = 32
+# Here a guest knows PCI functions by the numbers of their zpci, not by their slots.
+SLOTLESS = frozenset({"s390-ccw-virtio"})
+# Names under which command lines know the PCI bus of a board; which one it is, only QEMU's board knows.
+BOARD_NAMES = frozenset({"pci", "pci.0", "pcie", "pcie.0"})
 
 
 @dataclass(kw_only=True, eq=False)
 class PciFunction:
     """One device on a PCI bus: where it asked to be, and where it ends up."""
 
-    order: tuple[int, int, int]
+    order: Order
     bus: str | None
-    devfn: tuple[int, int] | None
+    devfn: Devfn | None
     element: Element | None
     word: Word | None
     multifunction: str | None = None
-    address: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)
 class PciBus:
-    """One PCI bus. `controller` is libvirt's element, `parent` the function that makes the bus (None: a root)."""
+    """One PCI bus.
+
+    `controller` is libvirt's element, `parent` the function that makes the bus
+    (None: a host bridge, made at `order`). Devices may sit in the slots below
+    `slots`; `lowest` is the first one that libvirt accepts.
+    """
 
     name: str
     controller: Element | None
     parent: PciFunction | None
     wanted_index: int | None
-    first_slot: int = 0
+    order: Order = (0, 0, 0)
+    slots: int = SLOTS
+    lowest: int = 0
     index: int = -1
-    taken: dict[tuple[int, int], object] = field(default_factory=dict)
+    taken: dict[Devfn, object] = field(default_factory=dict)
+
+    @property
+    def alias(self) -> str:
+        """The name of the bus in the QEMU that libvirt starts."""
+        own = None if self.controller is None else self.controller.find("alias")
+        name = f"pci.{self.index}" if own is None else own.get("name") or ""
+        # A host bridge that is a -device of its own (pseries) numbers the buses behind it.
+        return f"{name}.0" if self.parent is None else name
 
 
-def parse_devfn(text: str) -> tuple[int, int]:
+def parse_devfn(text: str) -> Devfn:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
     pair = (int(slot, 16), int(function or "0", 16))
-    if not (0 <= pair[0] < 32 and 0 <= pair[1] < 8):
+    if not (0 <= pair[0] < SLOTS and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair
 
@@ -79,12 +90,14 @@ class PciTopology:
         self._functions: list[PciFunction] = []
         self._buses: dict[str, PciBus] = {}
         self._sequence = 0
+        self._family = machine.family.name
+        # Nothing is known of what a board has built in, so that no free slot of it is known.
+        self._guesses = machine.family.name != "board"
         self.root: PciBus | None = None
         family = machine.family
         if family.pci_root is not None:
-            self.root = PciBus(
-                name=family.pci_root, controller=None, parent=None, wanted_index=0, first_slot=family.first_slot
-            )
+            lowest = 1 if family.pci_root_model == "pci-root" else 0
+            self.root = PciBus(name=family.pci_root, controller=None, parent=None, wanted_index=0, lowest=lowest)
             self._buses[family.pci_root] = self.root
             for devfn, what in family.builtin_functions.items():
                 self.root.taken[devfn] = what
@@ -105,143 +118,178 @@ class PciTopology:
     ) -> PciFunction:
         """Put a device on a bus.
 
-        Takes `bus`, `addr` and `multifunction` from the word where there is
-        one; with `element` None the device is QEMU's alone (passed through)
-        and only takes its slot. A word that is here already keeps its turn.
+        Reads `bus`, `addr` and `multifunction` of a -device, and claims them
+        once the bus is known; with `element` None the device is QEMU's alone
+        (passed through) and only takes its slot. A word that is here already
+        keeps its turn. Raises CommandLineError for an address that is none.
         """
-        same = [function for function in self._functions if word is not None and function.word is word]
-        known = same[0] if same else None
+        known = next((each for each in self._functions if word is not None and each.word is word), None)
         if known is not None and (element is None or known.element is not None):
             return known
-        if known is not None:
-            self._functions.remove(known)
         multifunction = None
-        if word is not None and word.group == "device":
-            plugged = plugged or (Plugged.DEVICE_JSON if word.properties.json else Plugged.DEVICE)
-            take = word.take if element is not None else word.peek
-            bus, addr, multifunction = take("bus"), take("addr"), take("multifunction")
+        if word is not None:
+            plugged = plugged or when_plugged(word)
+            if word.group == "device":
+                bus, addr, multifunction = word.peek("bus"), word.peek("addr"), word.peek("multifunction")
         self._sequence += 1
-        try:
-            devfn = parse_devfn(addr) if addr else None
-        except ValueError as exc:
-            option = None if word is None else word.option
-            where = "" if option is None else f"{option.text}: "
-            raise CommandLineError(
-                f"{where}{exc}", argument=None if option is None else option.last,
-                hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
-            ) from exc
-        # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
-        in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
-        position = word.option.first if word is not None and in_order else 0
-        order = (plugged or Plugged.BUILTIN, position, self._sequence) if known is None else known.order
         function = PciFunction(
-            order=order, bus=bus, devfn=devfn, element=element, word=word,
-            multifunction=multifunction,
+            order=plug_order(word, plugged or Plugged.BUILTIN, self._sequence, self._family), bus=bus,
+            devfn=_read_devfn(word, addr), element=element, word=word, multifunction=multifunction,
         )
-        self._functions.append(function)
+        if known is None:
+            self._functions.append(function)
+        else:
+            function.order = known.order
+            self._functions[self._functions.index(known)] = function
         return function
 
     def add_bus(
         self, name: str, controller: Element | None, parent: PciFunction | None, *, index: int | None = None,
-        first_slot: int = 0,
+        slots: int = SLOTS, lowest: int = 0, word: Word | None = None,
     ) -> PciBus:
         """Add a bus that a bridge, port or host bridge makes; `name` is the id of the device that makes it."""
+        order = plug_order(word, when_plugged(word), 0) if word is not None else (0, 0, 0)
         bus = PciBus(
-            name=name, controller=controller, parent=parent, wanted_index=index, first_slot=first_slot
+            name=name, controller=controller, parent=parent, wanted_index=index, slots=slots, lowest=lowest,
+            order=order,
         )
         self._buses[name] = bus
         return bus
 
+    @property
+    def used(self) -> bool:
+        """Whether a device of libvirt's sits on a PCI bus."""
+        return any(function.element is not None for function in self._functions)
+
     def knows(self, name: str | None) -> bool:
         """Tell whether a bus of that name (None: the root) is here."""
-        return self._find(name) is not None
+        return self.root is not None if name is None else self._named(name) is not None
 
-    def aliases(self) -> Mapping[str, str]:
-        """Give libvirt's qdev name for every bus, after `assign`: libvirt calls controller N `pci.N`."""
-        names: dict[str, str] = {}
-        for bus in self._buses.values():
-            names[bus.name] = bus.name if bus is self.root else f"pci.{bus.index}"
-        return names
+    def bus_of(self, function: PciFunction) -> PciBus | None:
+        """Give the bus of a function, or None where nothing here makes it.
 
-    def assign(self) -> None:
-        """Give every function its slot and every bus its index, and write the <address> elements."""
+        A device that names none goes to the host bridge that was made last:
+        qbus_find_recursive() in QEMU's softmmu/qdev-monitor.c meets the newest device first.
+        """
+        if function.bus is not None:
+            return self._named(function.bus)
+        hosts = [bus for bus in self._buses.values() if bus.parent is None and bus.order <= function.order]
+        return max(hosts, key=lambda bus: bus.order, default=None)
+
+    def path(self, function: PciFunction) -> tuple[Order, ...]:
+        """Give the turns of a function and of all above it, the host bridge's first.
+
+        Of two devices QEMU's search for a bus meets that with the larger path first.
+        """
+        bus = self.bus_of(function)
+        if bus is None:
+            return (function.order,)
+        above = self.path(bus.parent) if bus.parent is not None else (bus.order,)
+        return (*above, function.order)
+
+    def assign(self) -> list[tuple[Element, Property]]:
+        """Give every function its slot and every bus its index, and write the <address> elements.
+
+        Returns what libvirt cannot be told of them, to be kept by <qemu:override>.
+        """
         functions = sorted(self._functions, key=lambda function: function.order)
         for function in functions:
-            bus = self._find(function.bus)
+            bus = self.bus_of(function)
             if bus is not None and function.devfn is not None:
                 bus.taken.setdefault(function.devfn, function)
         for function in functions:
-            bus = self._find(function.bus)
-            if bus is not None and function.devfn is None:
-                function.devfn = self._first_free(bus)
+            bus = self.bus_of(function)
+            if bus is not None and function.devfn is None and (self._guesses or bus is not self.root):
+                function.devfn = _first_free(bus, 0)
                 if function.devfn is not None:
                     bus.taken[function.devfn] = function
-        self._number_buses()
-        for function in functions:
-            self._write(function)
+        _number(self.root, self._buses.values(), {id(bus): self._above(bus) for bus in self._buses.values()})
+        return [moved for function in functions for moved in self._write(function)]
 
-    def _find(self, name: str | None) -> PciBus | None:
-        if name is None:
+    def _named(self, name: str) -> PciBus | None:
+        found = self._buses.get(name) or self._buses.get(name.removesuffix(".0"))
+        if found is None and self._family == "board" and name in BOARD_NAMES:
             return self.root
-        return self._buses.get(name) or self._buses.get(name.removesuffix(".0"))
+        return found
 
-    @staticmethod
-    def _first_free(bus: PciBus) -> tuple[int, int] | None:
-        for slot in range(bus.first_slot, 32):
-            if (slot, 0) not in bus.taken:
-                return slot, 0
-        return None
+    def _above(self, bus: PciBus) -> PciBus | None:
+        return None if bus.parent is None else self.bus_of(bus.parent)
 
-    def _number_buses(self) -> None:
-        used = {0}
-        if self.root is not None:
-            self.root.index = 0
-        pending = [bus for bus in self._buses.values() if bus is not self.root]
-        for bus in pending:
-            if bus.wanted_index is not None and bus.wanted_index not in used:
-                bus.index = bus.wanted_index
-                used.add(bus.index)
-        while pending:
-            ready = [bus for bus in pending if self._parent_index(bus) is not None] or pending
-            for bus in ready:
-                above = self._parent_index(bus)
-                if bus.index < 0 or (above is not None and bus.index <= above):
-                    bus.index = next(n for n in range((above or 0) + 1, 10_000) if n not in used)
-                    used.add(bus.index)
-                pending.remove(bus)
-        for bus in self._buses.values():
-            if bus.controller is not None and bus is not self.root:
-                bus.controller.set("index", str(bus.index))
-
-    def _parent_index(self, bus: PciBus) -> int | None:
-        if bus.parent is None:
-            return 0
-        above = self._find(bus.parent.bus)
-        if above is None:
-            return 0
-        return above.index if above.index >= 0 else None
-
-    def _write(self, function: PciFunction) -> None:
-        bus = self._find(function.bus)
+    def _write(self, function: PciFunction) -> Iterable[tuple[Element, Property]]:
+        bus = self.bus_of(function)
         if bus is None or function.devfn is None:
             return
         slot, number = function.devfn
         if function.element is None:
-            if function.word is not None:
-                function.address = {"bus": self.aliases()[bus.name], "addr": f"0x{slot:x}.0x{number:x}"}
             return
+        if slot < bus.lowest:
+            free = _first_free(bus, bus.lowest)
+            if free is None:
+                return
+            bus.taken[free] = function
+            if self._family not in SLOTLESS:
+                yield function.element, Property(key="addr", value=f"0x{slot:x}.0x{number:x}")
+            slot, number = free
         address = etree.SubElement(
             function.element, "address", type="pci", domain="0x0000", bus=f"0x{bus.index:02x}",
             slot=f"0x{slot:02x}", function=f"0x{number:x}",
         )
         if function.multifunction is not None:
             address.set("multifunction", "on" if function.multifunction in {"on", "true", "yes"} else "off")
-        if function.word is not None:
-            function.word.claim("addr", Outcome.MAPPED)
+        if function.word is not None and function.word.group == "device":
+            for key in ("bus", "addr", "multifunction"):
+                function.word.claim(key, Outcome.MAPPED)
 
     def passthrough_address(self, word: Word) -> dict[str, str]:
         """Give bus and addr to write for a device that is passed through, after `assign`."""
         for function in self._functions:
-            if function.word is word and function.element is None:
-                return function.address
+            bus = self.bus_of(function) if function.word is word and function.element is None else None
+            if bus is not None and function.devfn is not None:
+                slot, number = function.devfn
+                alias = bus.name if bus is self.root else bus.alias
+                return {"bus": alias, "addr": f"0x{slot:x}.0x{number:x}"}
         return {}
+
+    def alias_of(self, name: str) -> str | None:
+        """Give the name that a bus other than the first has under libvirt, after `assign`."""
+        bus = self._named(name)
+        return None if bus is None or bus is self.root else bus.alias
+
+
+def _read_devfn(word: Word | None, addr: str | None) -> Devfn | None:
+    if not addr or addr == "-1":
+        return None
+    try:
+        return parse_devfn(addr)
+    except ValueError as exc:
+        option = None if word is None else word.option
+        where = "" if option is None else f"{option.text}: "
+        raise CommandLineError(
+            f"{where}{exc}", argument=None if option is None else option.last,
+            hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
+        ) from exc
+
+
+def _first_free(bus: PciBus, start: int) -> Devfn | None:
+    """Give the first slot whose function 0 is free: do_pci_register_device() in QEMU's hw/pci/pci.c."""
+    return next(((slot, 0) for slot in range(start, bus.slots) if (slot, 0) not in bus.taken), None)
+
+
+def _number(root: PciBus | None, buses: Iterable[PciBus], above: dict[int, PciBus | None]) -> None:
+    """Give every bus its index: that of its id where this keeps the order and leaves no gap, else the next one."""
+    if root is not None:
+        root.index = 0
+    others = [bus for bus in buses if bus is not root]
+    used = {0} | {bus.wanted_index for bus in others if bus.wanted_index is not None}
+    given = {0}
+    for bus in sorted(others, key=lambda bus: bus.order):
+        parent = above[id(bus)]
+        least = 0 if parent is None else parent.index
+        bus.index = bus.wanted_index if bus.wanted_index is not None else -1
+        if bus.index <= least or bus.index in given:
+            bus.index = next(n for n in range(max(least, 0) + 1, 10_000) if n not in used | given)
+        given.add(bus.index)
+    for index, bus in enumerate(sorted(others, key=lambda bus: bus.index), start=1):
+        bus.index = index
+        if bus.controller is not None:
+            bus.controller.set("index", str(index))

@@ -20,8 +20,9 @@ from virtsnap.convert.disk_sources import describe_source
 from virtsnap.convert.disks import drive_address
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
 from virtsnap.convert.storage_parts import StorageParts
+from virtsnap.convert.virtio_keys import read_virtio_model
 from virtsnap.domain_xml.templates import Element
 
 SYSTEM = Path("/sys/class/scsi_generic")
@@ -54,7 +55,7 @@ def build_generic(draft: Draft, word: Word, row: DeviceRow) -> None:
 def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     parts = draft.part(StorageParts)
     backend = parts.start(draft).backend(word.peek("drive") or "")
-    if backend is None:
+    if backend.empty:
         raise NotSayable("there is no device behind it")
     spot = place_scsi(draft, word)
     source = _source(draft, backend)
@@ -99,7 +100,7 @@ def build_vhost_scsi(draft: Draft, word: Word, row: DeviceRow) -> None:
     wwpn = word.peek("wwpn") or ""
     if not re.fullmatch(r"naa\.[0-9a-fA-F]{16}", wwpn):
         return
-    model = virtio_model(driver)
+    model = read_virtio_model(word)
     holes: dict[str, str | None] = {"model": None if model == "virtio" else model}
     holes |= read_keys(word, row.keys, draft.target)
     word.claim("driver", Outcome.MAPPED)

@@ -9,10 +9,10 @@ from virtsnap.convert.controllers import Controller
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
 from virtsnap.convert.storage_parts import StorageParts
 from virtsnap.convert.values import number, on_off
-from virtsnap.convert.virtio_keys import VIRTIO_KEYS
+from virtsnap.convert.virtio_keys import VIRTIO_KEYS, read_virtio_model
 
 # Source: qemuBuildControllerSCSIDevProps() in libvirt's qemu_command.c.
 VIRTIO_SCSI_KEYS: tuple[Key, ...] = (
@@ -23,6 +23,9 @@ VIRTIO_SCSI_KEYS: tuple[Key, ...] = (
     Key(key="ioeventfd", hole="ioeventfd", read=on_off),
 )
 
+# Boards whose built-in IDE controller libvirt knows: qemuDomainHasBuiltinIDE() in its qemu_domain.c.
+IDE_BOARDS = frozenset({"malta", "sun4u", "g3beige"})
+
 
 def build_controller(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Convert one -device that is a controller of disks."""
@@ -30,7 +33,7 @@ def build_controller(draft: Draft, word: Word, row: DeviceRow) -> None:
     holes: dict[str, str | None] = dict(row.holes)
     type_ = holes.pop("controller") or ""
     if "model" in holes:
-        kind = virtio_model(driver)
+        kind = read_virtio_model(word)
         if kind != "virtio":
             holes["model"] = kind
     try:
@@ -70,6 +73,8 @@ def register_builtin(draft: Draft) -> None:
         case "isapc":
             draft.controllers.add("ide", "ide", None)
             draft.controllers.add("fdc", "floppy-bus", None)
+        case _ if draft.machine.type in IDE_BOARDS:
+            draft.controllers.add("ide", "ide", None)
         case _:
             pass
 

@@ -7,8 +7,9 @@ from virtsnap.convert.chardevs import read_chardev
 from virtsnap.convert.disk_keys import VHOST_USER_BLK_KEYS
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
 from virtsnap.convert.storage_parts import Disk, StorageParts
+from virtsnap.convert.virtio_keys import read_virtio_model
 
 
 def build_vhost_user_disk(draft: Draft, word: Word, row: DeviceRow) -> None:
@@ -18,10 +19,11 @@ def build_vhost_user_disk(draft: Draft, word: Word, row: DeviceRow) -> None:
     if chardev is None or not (chardev.peek("path") or chardev.peek("backend.data.addr.data.path")):
         return
     source = read_chardev(draft, chardev)
-    assert source is not None, "a socket with a path is known to libvirt"
+    if source is None or source.type != "unix":
+        return
     socket = source.children[0]
     reconnect = socket.find("reconnect")
-    model = virtio_model(driver)
+    model = read_virtio_model(word)
     holes: dict[str, str | None] = dict(row.holes)
     holes |= {"model": None if model == "virtio" else model, "target_dev": "", "driver_name": "qemu"}
     holes |= read_keys(word, row.keys, draft.target)

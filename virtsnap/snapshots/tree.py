@@ -35,6 +35,11 @@ _NO_CURRENT = "Domain snapshot not found: the domain does not have a current sna
 class TreeHost(SnapshotHost):
     """A connection whose domains speak libvirt's semantics."""
 
+    @property
+    def is_local(self) -> bool:
+        """Say whether the hypervisor's files are on this machine."""
+        return self._host.is_local
+
     def tree(self, word: str) -> SnapshotTree:
         """Find a domain by number, UUID or name; on failure: NoSuchDomainError."""
         return SnapshotTree(self._host, self._host.find_domain(word))
@@ -91,12 +96,13 @@ class SnapshotTree(SnapshotDomain):
         """
 
         def prepare(view: View) -> _Prepared:
-            _refuse_internal_beside(view.catalog)
             request = planning.SaveRequest(
                 name=name, directory=None, description=description, token=new_token(), now_ns=time.time_ns(),
                 replace=False, disk_only=disk_only, asked=frozenset(asked),
             )
-            return _Prepared(plan=planning.plan_save(request, view))
+            plan = planning.plan_save(request, view)
+            _refuse_internal_beside(view.catalog)
+            return _Prepared(plan=plan)
 
         return self._operate("snapshot-create-as", prepare, timeout_s=timeout_s, watch=None)
 

@@ -75,6 +75,21 @@ def read_cmos(ask: Ask) -> dict[int, int]:
     return found
 
 
+# Where the CMOS keeps -boot's letters: two in one byte, the third in the upper half of another.
+# Source: set_boot_dev() in QEMU's hw/i386/pc.c.
+_BOOT_FIRST_TWO, _BOOT_THIRD = 0x3D, 0x38
+_LETTERS = {1: "a", 2: "c", 3: "d", 4: "n"}
+
+
+def split_boot_letters(cmos: dict[int, int]) -> tuple[str, dict[int, int]]:
+    """Take the boot letters (`cad`) out of the CMOS: give them, and the CMOS without them."""
+    both, third = cmos.get(_BOOT_FIRST_TWO, 0), cmos.get(_BOOT_THIRD, 0)
+    codes = (both & 0x0F, both >> 4, third >> 4)
+    rest = {index: value for index, value in cmos.items() if index != _BOOT_FIRST_TWO}
+    rest[_BOOT_THIRD] = third & 0x0F
+    return "".join(_LETTERS.get(code, "") for code in codes), rest
+
+
 def boot_order(files: tuple[FirmwareFile, ...]) -> list[str]:
     """Give the firmware's device paths in boot order."""
     content = next((file.content for file in files if file.name == "bootorder"), None) or b""

@@ -6,13 +6,21 @@ QEMU's user. What is left out besides is a row with its reason.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from virtsnap.errors import VirtsnapError
-from virtsnap.verify.fw_cfg import boot_order, read_cmos, read_files, read_keys, smbios_structures
+from virtsnap.verify.fw_cfg import (
+    boot_order,
+    read_cmos,
+    read_files,
+    read_keys,
+    smbios_structures,
+    split_boot_letters,
+)
 from virtsnap.verify.qtree import Node, parse_qtree, placed
 
 
@@ -53,8 +61,12 @@ UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("failover_pair_id", "migrate-extra", "extended-state", "acpi-mr-restore"),
                     "about migration"),
     "write-cache": "what is asked for; what is in force is read from the drive",
+    **dict.fromkeys(("fdtypeA", "fdtypeB"), "what is asked for; the type in force is the floppy drive's own"),
+    **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
     "usb_version": "the speed in force is read from the port",
 }
+# What only says which place was asked for: the place itself is compared.
+UNSEEN_ON_A_BUS = frozenset({("usb-bus", "port")})
 # Properties that name a backend: whether there is one is all that can be seen.
 BACKENDS = frozenset({"netdev", "chardev", "rng", "cryptodev", "fsdev", "memdev", "canbus", "canbus0", "canbus1",
                       "hostmem", "tpmdev"})
@@ -66,6 +78,12 @@ UNSEEN_OF_THE_MACHINE = frozenset({
     "confidential-guest-support", "suppress-vmdesc", "hotplugged", "phandle-start", "rtc-time", "kernel-irqchip",
     "accel", "memory",
 })
+# In the boot order's facts: -boot's letters, and the letters that the listed devices would have.
+LETTERS, KINDS = "letters", "kinds"
+_DISK_DRIVERS = ("-hd", "-cd", "virtio-blk-pci", "virtio-blk-device", "nvme", "usb-storage", "usb-bot", "usb-uas",
+                 "scsi-block", "scsi-generic")
+# What such a kind stands for is said by its disable-legacy and disable-modern.
+_VIRTIO_VARIANT = re.compile(r"-(?:non-)?transitional$")
 _SIMPLE = re.compile(r"bool|string|str|u?int\d*|size|size_t|OnOff\w*|EndianMode|\w*Smm\w*")
 UNSEEN_OF_THE_CPU = frozenset({
     "realized", "hotplugged", "hotpluggable", "start-powered-off", "legacy-memory", "type", "crash-information",
@@ -78,7 +96,10 @@ def read_hardware(machine: Machine) -> Hardware:
     drives = _drives(machine)
     tree = parse_qtree(machine.hmp("info qtree"))
     devices = [
-        Device(place=place, bus=bus, driver=node.driver, properties=dict(_visible(node, drives)))
+        Device(
+            place=place, bus=bus, driver=_VIRTIO_VARIANT.sub("", node.driver),
+            properties=dict(_visible(node, bus, drives)),
+        )
         for place, bus, node in placed(tree)
     ]
     devices += _devices_without_bus(machine)
@@ -111,12 +132,14 @@ def _drives(machine: Machine) -> dict[str, str]:
     return found
 
 
-def _visible(node: Node, drives: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _visible(node: Node, bus: str, drives: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in node.properties.items():
-        if name in UNSEEN:
+        if name in UNSEEN or (bus, name) in UNSEEN_ON_A_BUS:
             continue
         if name in _DRIVES:
-            yield name, drives.get(value, f"unknown ({value})")
+            medium = drives.get(value, f"unknown ({value})")
+            # A CD cannot be written to, whatever the host may do with its image.
+            yield name, medium.split(",")[0] if node.driver.endswith("-cd") else medium
         elif name in BACKENDS:
             yield name, "connected" if value else "none"
         elif name == "romfile":
@@ -252,6 +275,34 @@ def _roms(machine: Machine) -> dict[str, str]:
     return values
 
 
+def _boot_kinds(machine: Machine, paths: list[str]) -> str:
+    """Give the letter (a, c, d, n) of each device of the boot order, each letter once, as -boot would say it.
+
+    A path does not tell a CD from a disk: the devices with a bootindex do, in the same order.
+    """
+    indexed = []
+    for place in ("/machine/peripheral", "/machine/peripheral-anon"):
+        for entry in machine.execute("qom-list", path=place):
+            driver = entry["type"].removeprefix("child<").removesuffix(">")
+            if entry["type"].startswith("child<") and driver.endswith(_DISK_DRIVERS):
+                with contextlib.suppress(VirtsnapError):
+                    path = f"{place}/{entry['name']}"
+                    index = int(machine.execute("qom-get", path=path, property="bootindex"))
+                    indexed.append((index, "d" if driver.endswith("-cd") else "c"))
+    disks = iter([letter for index, letter in sorted(indexed) if index >= 0])
+    kinds = []
+    for path in paths:
+        if path == "HALT":
+            continue
+        if "floppy@" in path or "/fdc@" in path:
+            kinds.append("a")
+        elif "ethernet" in path:
+            kinds.append("n")
+        else:
+            kinds.append(next(disks, "c"))
+    return "".join(dict.fromkeys(kinds))
+
+
 def _firmware_configuration(machine: Machine) -> dict[str, dict[str, str]]:
     files = read_files(machine.hmp)
     config = {name: str(value) for name, value in read_keys(machine.hmp).items()}
@@ -266,6 +317,9 @@ def _firmware_configuration(machine: Machine) -> dict[str, dict[str, str]]:
                 smbios[f"type {type_} #{number}"] = " | ".join([area.hex(), *texts])
             continue
         config[file.name] = f"{file.size_bytes} bytes" if file.content is None else file.content.hex()
-    order = {str(number): path for number, path in enumerate(boot_order(files), start=1)}
-    cmos = {f"{index:#04x}": f"{value:#04x}" for index, value in read_cmos(machine.hmp).items()}
+    paths = boot_order(files)
+    order = {str(number): path for number, path in enumerate(paths, start=1)}
+    letters, rest = split_boot_letters(read_cmos(machine.hmp))
+    order |= {LETTERS: letters, KINDS: _boot_kinds(machine, paths)}
+    cmos = {f"{index:#04x}": f"{value:#04x}" for index, value in rest.items()}
     return {"boot order": order, "SMBIOS": smbios, "firmware configuration": config, "CMOS": cmos}
