@@ -116,8 +116,8 @@ def test_texts_and_exit_codes_are_those_of_the_real_virsh(guest: RunningGuest) -
     assert run(FRONT, uri, "-q", "snapshot-create-as", name, "off", "--disk-only") == Said(code=0, out="", err="")
     assert_all_texts_are_virshs(guest)
     assert run(VIRTSNAP, uri, "-q", "snapshot-list", name) == run(VIRSH, uri, "-q", "snapshot-list", name)
-    words = ("snapshot-list", name, "--", "--x")
-    assert run(VIRTSNAP, uri, *words) == run(VIRSH, uri, *words)
+    dashed = ("snapshot-list", name, "--", "--x")
+    assert run(VIRTSNAP, uri, *dashed) == run(VIRSH, uri, *dashed)
 
 
 def test_a_tree_in_which_nothing_is_forgotten(guest: RunningGuest) -> None:

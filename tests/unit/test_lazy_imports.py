@@ -18,6 +18,11 @@ def test_neither_libvirt_nor_lxml_is_loaded(code: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
+def test_a_command_that_only_passes_by_loads_little() -> None:
+    check = "import sys, virtsnap.cli.virsh.front\nassert not {'lxml', 'click', 'rich'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
 def test_the_api_is_found_when_it_is_used() -> None:
     import virtsnap
 

@@ -18,6 +18,7 @@ from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.filesystems import convert_virtfs
 from virtsnap.convert.guestfwd import convert_guestfwd
+from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
 from virtsnap.convert.inputs import write_ps2
 from virtsnap.convert.iommus import convert_machine_iommu
 from virtsnap.convert.mac_addresses import settle_macs
@@ -27,7 +28,7 @@ from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.net_legacy import convert_nics
 from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
-from virtsnap.convert.pci_controllers import strip_zpci, write_root
+from virtsnap.convert.pci_controllers import strip_zpci, write_board_root, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
@@ -35,7 +36,7 @@ from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
 from virtsnap.convert.storage_rest import finish_storage
-from virtsnap.convert.usb import convert_builtin_usb, settle_usb
+from virtsnap.convert.usb import convert_machine_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.convert.watchdogs import convert_watchdogs
@@ -55,6 +56,7 @@ class Conversion:
 
 
 def _assign_addresses(draft: Draft) -> None:
+    write_board_root(draft)
     settle_usb(draft)
     for element, item in draft.pci.assign():
         draft.override(element, item)
@@ -65,8 +67,9 @@ def _assign_addresses(draft: Draft) -> None:
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
     convert_defaults,
+    *HEAD_SUBJECTS,
     write_root,
-    convert_builtin_usb,
+    convert_machine_usb,
     convert_vga,
     convert_guestfwd,
     convert_nics,
@@ -87,6 +90,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_displays,
     settle_video,
     finish_storage,
+    *FINISHING_SUBJECTS,
     write_ps2,
     convert_machine_iommu,
     drop_descriptors,

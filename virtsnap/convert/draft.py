@@ -12,6 +12,7 @@ from lxml import etree
 from virtsnap.command_line.keyval import Property
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.controllers import Controllers
+from virtsnap.convert.head import Head
 from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.machines import Machine
 from virtsnap.convert.pci import PciTopology
@@ -59,10 +60,12 @@ class Draft:
         self.words: list[Word] = words_of(command_line.options)
         self.warnings: list[str] = []
         self.overrides: list[tuple[Element, Property]] = []
-        self.made_up: list[str] = []
+        self.head = Head()
+        self.extra_arguments: list[str] = []
+        self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
-        self.controllers = Controllers()
-        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
+        self.controllers = Controllers({word.peek("id") or "" for word in self.group("device")})
+        self.usb = UsbPorts(self.pci, lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")
@@ -113,10 +116,6 @@ class Draft:
         """Have QEMU start one of libvirt's devices with another value of a property (<qemu:override>, 8.2 on)."""
         self.overrides.append((device, item))
 
-    def pass_on(self, *words: str) -> None:
-        """Give QEMU words that do not stand in argv but are made of what does (<qemu:commandline>)."""
-        self.made_up.extend(words)
-
     def child(self, path: str) -> Element:
         """Give the element at a path below the domain (`features/acpi`), making what is missing."""
         here = self.root
@@ -139,6 +138,11 @@ class Draft:
             self._parts[kind] = kind()
         part: Part = self._parts[kind]
         return part
+
+    def pass_on(self, arguments: Sequence[str], *words: Word) -> None:
+        """Give QEMU arguments of its own by <qemu:commandline>, for what some words say and libvirt cannot."""
+        self.extra_arguments += arguments
+        self.extra_words += words
 
     def warn(self, text: str) -> None:
         """Add a warning to the report, once."""

@@ -60,8 +60,6 @@ def _build_vfio(draft: Draft, word: Word, row: DeviceRow) -> None:
 
 def _build_usb_host(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Convert usb-host: by vendor and product, by bus and address, or by its node in /dev."""
-    if draft.usb.find(word) is None:
-        return
     holes: dict[str, str | None] = {}
     path = _USB_PATH.fullmatch(word.peek("hostdevice") or "")
     try:
@@ -91,7 +89,7 @@ def _build_usb_host(draft: Draft, word: Word, row: DeviceRow) -> None:
 
 
 def _build_redirdev(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is None or not can_have(draft, find_chardev(draft, word)):
+    if not can_have(draft, find_chardev(draft, word)):
         return
     element = build_device(draft, word, row)
     put_chardev(draft, element, word)
@@ -126,8 +124,6 @@ def _build_smartcard(draft: Draft, word: Word, row: DeviceRow) -> None:
 
 
 def _build_ccid(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is None:
-        return
     id_ = word.peek("id")
     element = build_device(draft, word, row)
     draft.controllers.add("ccid", id_, element)

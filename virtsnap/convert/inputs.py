@@ -10,15 +10,8 @@ from virtsnap.convert.values import on_off
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 
-def _build_usb(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is not None:
-        build_device(draft, word, row)
-
-
 def _usb(type_: str, *drivers: str) -> DeviceRow:
-    return DeviceRow(
-        drivers=drivers, template="input", bus=Bus.USB, holes={"type": type_, "bus": "usb"}, build=_build_usb
-    )
+    return DeviceRow(drivers=drivers, template="input", bus=Bus.USB, holes={"type": type_, "bus": "usb"})
 
 
 def _build_virtio(draft: Draft, word: Word, row: DeviceRow) -> None:
@@ -63,7 +56,7 @@ def write_ps2(draft: Draft) -> None:
                 word.claim(key, Outcome.MAPPED)
             word.claim("id", Outcome.IMPLIED)
             draft.add(element, word)
-    if draft.machine.family.name not in {"pc", "q35", "isapc"}:
+    if draft.machine.family.name not in {"pc", "q35", "isapc"} or draft.head.get("features", "ps2") == "off":
         return
     for type_ in ("mouse", "keyboard"):
         draft.add(draft.fill("input", {"type": type_, "bus": "ps2"}))

@@ -14,6 +14,12 @@ from enum import IntEnum
 from virtsnap.command_line.keyval import Properties, Property
 from virtsnap.command_line.options import Option
 from virtsnap.domain_xml.templates import Element
+from virtsnap.errors import CommandLineError
+
+
+def refuse(option: Option, why: str, hint: str) -> CommandLineError:
+    """Make the error for a value that QEMU itself could not read; it names the option and its argument."""
+    return CommandLineError(f"{option.text}: {why}", argument=option.last, hint=hint)
 
 
 class Outcome(IntEnum):

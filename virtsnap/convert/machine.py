@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 import uuid as uuid_module
+from collections.abc import Mapping
 
 from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import Outcome
-from virtsnap.convert.machines import DEFAULT_MACHINE, LIBVIRT_ARCH, Machine, arch_of_emulator, family_of
+from virtsnap.convert.ledger import Outcome, Word, refuse
+from virtsnap.convert.machines import (
+    DEFAULT_MACHINE,
+    LIBVIRT_ARCH,
+    Machine,
+    arch_of_emulator,
+    default_memory_kib,
+    family_of,
+)
+from virtsnap.convert.rows import Version
 
+# QEMU's accelerators that a domain can have; the others become emulation.
+DOMAIN_TYPES = {"kvm": "kvm", "tcg": "qemu", "hvf": "hvf"}
+# Architectures that came to libvirt late.
+ARCH_SINCE: Mapping[str, Version] = {"loongarch64": (10, 1)}
 KVM_EMULATORS = re.compile(r"(?:qemu-)?kvm(?:-spice)?$")
 
 
@@ -25,38 +38,57 @@ def read_machine(command_line: CommandLine) -> Machine:
         break  # the first -accel is the one that QEMU tries first
     if command_line.group("enable-kvm") or (accel is None and KVM_EMULATORS.search(command_line.emulator)):
         accel = "kvm"
+    for option in command_line.group("no-kvm"):
+        accel = "tcg" if option else accel
+    if arch == "aarch64" and _is_32_bit(command_line):
+        arch = "armv7l"
     machine_type = machine_type or DEFAULT_MACHINE.get(arch, "none")
     return Machine(
         arch=arch, type=machine_type, accel=(accel or "tcg").split(":")[0], family=family_of(arch, machine_type)
     )
 
 
+def _is_32_bit(command_line: CommandLine) -> bool:
+    """Tell whether a 64-bit ARM CPU runs without its 64-bit mode: to libvirt, the architecture is another."""
+    cpus = command_line.group("cpu")
+    return bool(cpus) and cpus[-1].properties.get("aarch64") == "off"
+
+
 def convert_machine(draft: Draft) -> None:
     """Start the domain: type, name, uuid, os type, emulator."""
     machine = draft.machine
-    name, uuid = draft.last("name"), draft.last("uuid")
+    uuid = draft.last("uuid")
+    template = f"machines/{machine.family.name}"
+    known = draft.templates.holes_of(template)
+    memory = {"memory_kib": str(default_memory_kib(machine))} if "memory_kib" in known else {}
     root = draft.templates.fill(
-        f"machines/{machine.family.name}",
+        template,
         {
-            "type": "kvm" if machine.accel == "kvm" else "qemu",
+            **memory,
+            "type": DOMAIN_TYPES.get(machine.accel, "qemu"),
             "name": draft.name,
-            "uuid": _uuid(uuid.take("uuid")) if uuid else None,
-            "arch": machine.arch,
-            "machine": machine.type,
+            "uuid": _uuid(uuid) if uuid else None,
+            "arch": machine.arch if draft.knows(ARCH_SINCE.get(machine.arch, (0, 0))) else None,
+            "machine": machine.type.partition("+")[0],
             "emulator": emulator_path(draft),
         },
     )
     draft.start(root)
-    for word in draft.group("machine", "accel"):
+    if not draft.knows(ARCH_SINCE.get(machine.arch, (0, 0))):
+        draft.warn(f"the libvirt that this is written for has no {machine.arch}: it cannot start the domain")
+    for word in draft.group("machine", "accel", "enable-kvm", "no-kvm"):
         word.claim("type", Outcome.MAPPED)
-        word.claim("accel", Outcome.MAPPED)
+        if "+" in (word.peek("type") or ""):
+            # libvirt's schema has no plus sign; Proxmox VE's QEMU takes `pc+pve0` as well as `pc`.
+            word.claim("type", Outcome.SUBSTITUTED, "the vendor's revision behind the plus sign is left out")
+        _claim_accel(machine, word)
         word.land(root)
-    for word in draft.group("enable-kvm"):
-        word.claim("enable-kvm", Outcome.MAPPED)
-        word.land(root)
-    if name is not None:
-        name.take("guest")
-        name.land(root[0])
+    for word in draft.group("uuid"):
+        word.claim("uuid", Outcome.MAPPED)
+        word.land(*root.findall("uuid"))
+    for word in draft.group("name"):
+        word.claim("guest", Outcome.MAPPED)
+        word.land(root[0])
 
 
 def emulator_path(draft: Draft) -> str:
@@ -77,11 +109,27 @@ def emulator_path(draft: Draft) -> str:
     return f"/usr/bin/qemu-system-{arch}"
 
 
-def _uuid(text: str | None) -> str | None:
-    try:
-        return str(uuid_module.UUID(text)) if text else None
-    except ValueError:
-        return None
+def _claim_accel(machine: Machine, word: Word) -> None:
+    for key in ("enable-kvm", "no-kvm"):
+        word.claim(key, Outcome.MAPPED)
+    wanted = word.peek("accel")
+    if wanted is None:
+        return
+    if wanted == machine.accel and wanted in DOMAIN_TYPES:
+        word.claim("accel", Outcome.MAPPED)
+    elif machine.accel in DOMAIN_TYPES:
+        word.claim("accel", Outcome.SUBSTITUTED, f"libvirt takes {machine.accel} and no other in its place")
+    else:
+        word.claim("accel", Outcome.SUBSTITUTED, "libvirt has no such accelerator: the domain is emulated")
+
+
+def _uuid(word: Word) -> str:
+    text = word.take("uuid") or ""
+    # QEMU wants the dashes where libvirt would do without: qemu_uuid_parse().
+    if re.fullmatch(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is None:
+        hint = "give one such as 6a0b2c8e-0e5d-4b9e-8f0a-3c1d5e7f9a2b"
+        raise refuse(word.option, f"{text!r} is not a UUID", hint)
+    return str(uuid_module.UUID(text))
 
 
 def domain_name(command_line: CommandLine, wanted: str | None, default: str | None) -> str:

@@ -119,3 +119,25 @@ def family_of(arch: str, machine_type: str) -> MachineFamily:
         if (not family.arches or arch in family.arches) and re.fullmatch(family.pattern, machine_type):
             return family
     return FAMILIES[-1]
+
+
+# What boards have without -m, in MiB; all others 128. Source: mc->default_ram_size of each board in QEMU's hw/.
+BOARD_MEMORY_MIB: tuple[tuple[str, str, int], ...] = (
+    ("loongarch64", r"virt", 1024),
+    ("parisc", r".*", 512),
+    ("ppc", r"pegasos2|sam460ex", 512),
+    ("ppc64", r"powernv.*", 1024),
+    ("aarch64", r"sbsa-ref|raspi3b|ast2700.*", 1024),
+    ("aarch64", r"raspi4b", 2048),
+    ("", r"orangepi-pc|raspi2b|ast2600-evb|rainier-bmc|npcm7.*", 1024),
+    ("", r"raspi0|raspi1ap|raspi3ap|ast2500-evb|romulus-bmc|witherspoon-bmc", 512),
+    ("riscv64", r"microchip-icicle-kit", 1537),
+)
+
+
+def default_memory_kib(machine: Machine) -> int:
+    """Give the memory that QEMU gives a board without -m."""
+    for arch, pattern, size in BOARD_MEMORY_MIB:
+        if arch in ("", machine.arch) and re.fullmatch(pattern, machine.type):
+            return size * 1024
+    return 128 * 1024

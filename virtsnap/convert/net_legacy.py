@@ -210,6 +210,6 @@ def _keep_unasked(draft: Draft) -> None:
     """
     for word in draft.group("net", "nic"):
         if word.implied and word.untouched:
-            draft.pass_on(*word.option.words)
+            draft.pass_on(word.option.words)
             draft.warn(f"{word.option.text}: QEMU does so unasked, libvirt cannot; it is passed on")
             word.claim_rest(Outcome.PASSTHROUGH)

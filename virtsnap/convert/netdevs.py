@@ -112,7 +112,7 @@ def keep(draft: Draft, word: Word, extra: Extra) -> str:
     items = [item for item in word.properties if item.key not in CARD_KEYS | {"type", "id"}]
     added = [item for _, item in extra]
     words = [("id", id_), *((item.key, item.value) for item in [*items, *added])]
-    draft.pass_on("-netdev", f"{word.peek('type')},{join_commas(words)}")
+    draft.pass_on(["-netdev", f"{word.peek('type')},{join_commas(words)}"])
     for item in items:
         word.claim(item.key, Outcome.PASSTHROUGH)
     word.claim("type", Outcome.PASSTHROUGH)
@@ -128,7 +128,7 @@ def keep(draft: Draft, word: Word, extra: Extra) -> str:
 def hub_port(draft: Draft, id_: str, hub: str, netdev: str | None = None) -> str:
     """Have QEMU make a port on a hub; give its id."""
     words = [("id", id_), ("hubid", hub), *([("netdev", netdev)] if netdev else [])]
-    draft.pass_on("-netdev", f"hubport,{join_commas(words)}")
+    draft.pass_on(["-netdev", f"hubport,{join_commas(words)}"])
     return id_
 
 

@@ -8,21 +8,29 @@ libvirt changes (buses) are rewritten in what is passed on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lxml import etree
 
-from virtsnap.command_line.keyval import Property, join_commas
+from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.passed_places import Place, place_of
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS
 from virtsnap.domain_xml.templates import Element
 
 QEMU = f"{{{QEMU_NAMESPACE}}}"
 
+# Buses that the machine itself brings: they are there before any -device.
+BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
+
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
+# libvirt 7.9 writes -device in JSON, for QEMU 6.2 and later.
+JSON_SINCE = (7, 9)
 
 # QEMU properties that are on/off/auto enums: given in JSON they are strings,
 # not booleans. Source: OnOffAuto properties of QEMU's hw/.
@@ -32,7 +40,10 @@ ON_OFF_AUTO = frozenset({
     "old_msi", "intremap",
 })
 # Properties that are strings although their values look like numbers.
-STRINGS = frozenset({"serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile"})
+STRINGS = frozenset({
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile", "driver", "id",
+    "drive", "netdev", "chardev", "memdev", "audiodev", "iothread", "host", "x-speed", "x-width",
+})
 
 
 # Options that QEMU merges when they come again, so that a leftover key can be given on its own.
@@ -45,9 +56,9 @@ def convert_rest(draft: Draft) -> None:
     overrides: dict[int, tuple[Element, list[Property]]] = {}
     for element, item in draft.overrides:
         overrides.setdefault(id(element), (element, []))[1].append(item)
-    args: list[str] = [*draft.made_up]
+    args: list[str] = list(draft.extra_arguments)
     whole: list[Word] = []
-    passed: list[Word] = []
+    passed: list[Word] = list(draft.extra_words)
     for word in draft.words:
         left = word.unclaimed()
         if word.implied:
@@ -78,7 +89,7 @@ def convert_rest(draft: Draft) -> None:
     args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
-        for argument in args:
+        for argument in _behind_libvirts(args):
             etree.SubElement(commandline, QEMU + "arg", value=argument)
         for word in passed:
             word.land(commandline)
@@ -90,9 +101,15 @@ def _names(items: list[Property]) -> str:
 
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
-    changes = _changes(draft, word)
-    if changes:
-        return [word.option.spelling, _with_changes(word, changes)]
+    if word.group == "device":
+        place = place_of(draft, word)
+        place = replace(place, changes=word.passed_with | place.changes)
+        if place.changes:
+            return [word.option.spelling, _device(draft, word, place)]
+    else:
+        changes = _absolute_path(draft, word)
+        if changes:
+            return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
     more = word.passed_with | draft.pci.passthrough_address(word)
     if more and words[-2:-1] == ["-device"]:
@@ -100,25 +117,28 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     return words
 
 
-def _changes(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the keys that must read otherwise: buses that libvirt calls otherwise, slots, relative paths."""
-    if word.group == "device":
-        return word.passed_with | (draft.pci.passthrough_address(word) or _bus_of_libvirt(draft, word))
+def _device(draft: Draft, word: Word, place: Place) -> str:
+    """Write a -device anew; in JSON where its bus is libvirt's, since QEMU plugs the text forms before."""
+    if place.made_by_libvirt and draft.knows(JSON_SINCE) and not word.properties.json:
+        document: dict[str, Any] = {item.key: _typed(item) for item in word.properties if item.given}
+        return json.dumps(document | place.changes)
+    return _with_changes(word, place.changes)
+
+
+def _typed(item: Property) -> bool | int | str:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return int(value) if type_ in {"unsigned", "signed"} else value
+
+
+def _absolute_path(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the key of a relative path, which libvirt's QEMU would take from another folder."""
     key = {"drive": "file", "blockdev": "filename"}.get(word.group)
     path = word.peek(key) if key and word.option.argument is not None else None
     if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
         return {}
     return {key: draft.absolute(path)}
-
-
-def _bus_of_libvirt(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the name of a bus whose controller libvirt starts: it begins with libvirt's id of the controller."""
-    bus = word.peek("bus") or ""
-    id_, dot, number = bus.rpartition(".")
-    for controller in draft.controllers.all:
-        if controller.qemu_id == (id_ or bus) and controller.qemu_id not in {"", controller.alias}:
-            return {"bus": controller.alias + dot + number if id_ else controller.alias}
-    return {}
 
 
 def _with_changes(word: Word, changes: dict[str, str]) -> str:
@@ -148,6 +168,31 @@ def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Prop
         for item in left:
             type_, value = override_value(item)
             etree.SubElement(frontend, QEMU + "property", name=item.key, type=type_, value=value)
+
+
+def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
+    """Write devices on a bus of libvirt's in JSON, as libvirt does.
+
+    QEMU makes the devices in the flat notation first and those in JSON after them
+    (qemu_create_cli_devices() in its softmmu/vl.c): the bus would not be there yet.
+    """
+    before = ""
+    for argument in args:
+        flat = before == "-device" and not argument.startswith("{")
+        items = parse_keyval(argument, "driver") if flat else Properties()
+        bus = items.get("bus")
+        if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
+            yield json.dumps({item.key: _json_value(item) for item in items})
+        else:
+            yield argument
+        before = argument
+
+
+def _json_value(item: Property) -> str | int | bool:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return value if type_ == "string" else int(value)
 
 
 def override_value(item: Property) -> tuple[str, str]:

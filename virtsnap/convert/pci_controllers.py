@@ -59,6 +59,10 @@ PHB_KEYS = (
 ONE_SLOT = frozenset({"pcie-root-port", "pcie-switch-downstream-port"})
 FROM_SLOT_1 = frozenset({"pci-bridge", "pcie-to-pci-bridge", "pci-root"})
 
+# Where libvirt adds a host bridge unasked: qemuDomainDefAddDefaultDevices() in its qemu_domain.c.
+ROOT_ARCHES = frozenset({"alpha", "ppc", "ppc64", "ppc64le", "sh4", "sh4eb"})
+ROOT_BOARDS = frozenset({"versatilepb", "malta"})
+
 
 def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Convert a device that makes a PCI bus. Its id becomes an index; `pci.3` becomes 3 where that is free."""
@@ -84,10 +88,23 @@ def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
 
 
 def write_root(draft: Draft) -> None:
-    """Write the PCI host bridge of the machine, and the device that the machine has on it by itself."""
-    root = draft.pci.root
+    """Write the PCI host bridge of the machine."""
     model = draft.machine.family.pci_root_model
-    if root is None or model is None or draft.devices.find("controller[@type='pci'][@index='0']") is not None:
+    if model is not None:
+        _put_root(draft, model)
+
+
+def write_board_root(draft: Draft) -> None:
+    """Write the host bridge of a board where libvirt adds one unasked, or where a PCI device of libvirt's is."""
+    if draft.machine.family.name != "board":
+        return
+    if draft.machine.arch in ROOT_ARCHES or draft.machine.type in ROOT_BOARDS or draft.pci.used:
+        _put_root(draft, "pci-root")
+
+
+def _put_root(draft: Draft, model: str) -> None:
+    root = draft.pci.root
+    if root is None or draft.devices.find("controller[@type='pci'][@index='0']") is not None:
         return
     holes: dict[str, str | None] = {"index": "0", "model": model}
     if draft.machine.family.name == "pseries":

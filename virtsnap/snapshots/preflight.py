@@ -15,11 +15,17 @@ from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory
 
 
-def require_loadable(facts: Facts) -> None:
-    """Raise HypervisorError that names everything visibly wrong with the files of a snapshot."""
+def file_problems(facts: Facts) -> list[str]:
+    """Say everything that is visibly wrong with the files of a snapshot."""
     problems = [] if facts.memory is None else _memory_problems(facts.memory)
     for disk in facts.disks:
         problems += _disk_problems(disk)
+    return problems
+
+
+def require_loadable(facts: Facts) -> None:
+    """Raise HypervisorError that names everything visibly wrong with the files of a snapshot."""
+    problems = file_problems(facts)
     try:
         require_writable(facts.folder)
     except VirtsnapError as exc:

@@ -80,6 +80,18 @@ class MakeOverlay(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequireAbsent(Step):
+    """Raise where a file that is to be made is there. No undo: nobody else's file is ever taken for ours."""
+
+    phase = "prepare"
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Step."""
+        return "see that there is no file yet where the snapshot's will be"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TakeSnapshot(Step):
     """Have libvirt take an external snapshot.
 
@@ -113,6 +125,7 @@ class RecordFacts(Step):
     phase = "record"
     object_name: str
     facts: Facts
+    with_digests: bool = False
 
     def describe(self) -> str:
         """See Step."""
@@ -148,6 +161,26 @@ class RenameObject(Step):
     def describe(self) -> str:
         """See Step."""
         return f"rename the snapshot object {self.object_name} to {self.new_name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullLayers(Step):
+    """Have a disk take in what the layers under it hold, down to the file `base_path`.
+
+    It needs no undo: the disk shows the same before, after and in between.
+    """
+
+    phase = "pull"
+    target: str
+    path: str
+    base_path: str
+    base_format: str
+    layers: int
+    is_active: bool
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"pull {self.layers} layers into {self.path}, which then stands on {self.base_path}"
 
 
 @dataclass(frozen=True, kw_only=True)

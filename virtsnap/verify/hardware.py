@@ -62,6 +62,7 @@ UNSEEN: Mapping[str, str] = {
                     "about migration"),
     "write-cache": "what is asked for; what is in force is read from the drive",
     **dict.fromkeys(("fdtypeA", "fdtypeB"), "what is asked for; the type in force is the floppy drive's own"),
+    **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
     "usb_version": "the speed in force is read from the port",
 }
 # What only says which place was asked for: the place itself is compared.
@@ -131,7 +132,9 @@ def _visible(node: Node, bus: str, drives: Mapping[str, str]) -> Iterator[tuple[
         if name in UNSEEN or (bus, name) in UNSEEN_ON_A_BUS:
             continue
         if name in _DRIVES:
-            yield name, drives.get(value, f"unknown ({value})")
+            medium = drives.get(value, f"unknown ({value})")
+            # A CD cannot be written to, whatever the host may do with its image.
+            yield name, medium.split(",")[0] if node.driver.endswith("-cd") else medium
         elif name in BACKENDS:
             yield name, "connected" if value else "none"
         elif name == "romfile":

@@ -6,7 +6,9 @@ import click
 
 from virtsnap.cli.main import Settings, end_in_order
 from virtsnap.cli.virsh.answers import ANSWERS, parse_as_installed
-from virtsnap.cli.virsh.session import Preferences, Session, print_error
+from virtsnap.cli.virsh.messages import print_error
+from virtsnap.cli.virsh.preferences import Preferences
+from virtsnap.cli.virsh.session import Session
 from virtsnap.cli.virsh.syntax import VirshSyntaxError
 from virtsnap.cli.virsh.verbs import VERBS
 from virtsnap.errors import UsageError

@@ -18,11 +18,9 @@ from virtsnap.errors import HypervisorError, NoSuchDomainError, UnsupportedError
 from virtsnap.host.console import Console
 from virtsnap.snapshots.tree import SnapshotTree
 
-# A domain that anybody else restarts (`virsh reset` needs none; destroy and start, libvirt's own revert)
-# is off for a second or two.
+# A domain that anybody else restarts (destroy and start, libvirt's own revert) is off for a second or two;
+# and libvirt says that a killed QEMU still runs until it is reaped, up to 2 s where PID 1 is slow.
 GRACE_S = 5.0
-# libvirt says that a QEMU still runs for a moment after its console closed.
-SETTLE_S = 2.0
 POLL_S = 0.02
 
 
@@ -88,8 +86,7 @@ def _open_next(domain: SnapshotTree, console: Console, before: int | None) -> in
                         raise
                 else:
                     return number
-            limit_s = SETTLE_S if number is not None and number == before else GRACE_S
-            if time.monotonic() - last_seen > limit_s:
+            if time.monotonic() - last_seen > GRACE_S:
                 if not domain.is_held():
                     if problem is not None:
                         raise problem

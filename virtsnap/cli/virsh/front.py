@@ -14,14 +14,17 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from virtsnap.cli.main import end_in_order
-from virtsnap.cli.virsh.answers import ANSWERS, parse_as_installed
-from virtsnap.cli.virsh.session import Preferences, Session, print_error
+from virtsnap.cli.virsh.messages import print_error
+from virtsnap.cli.virsh.preferences import Preferences
 from virtsnap.cli.virsh.syntax import Command, Verb, VirshSyntaxError, split_commands
 from virtsnap.cli.virsh.verbs import CONSOLE, UNDEFINE, VERBS
 from virtsnap.errors import UnsupportedError, VirtsnapError
 from virtsnap.host.programs import become_program, find_program, is_script, run_program
+
+if TYPE_CHECKING:
+    from virtsnap.cli.virsh.session import Session
 
 # Which virsh it is, where the PATH does not say; and those that were tried and led back here
 CHOSEN = "VIRTSNAP_REAL_VIRSH"
@@ -99,6 +102,10 @@ def _commands_of(call: Call | None) -> list[list[str]]:
 
 def _run_all(call: Call | None, commands: list[list[str]]) -> int:
     """Run commands of which at least one is ours. As virsh does, all are read before any is run."""
+    # Imported here, as what only passes by need not pay for it.
+    from virtsnap.cli.main import end_in_order
+    from virtsnap.cli.virsh.session import Session
+
     assert call is not None
     parsed: list[tuple[list[str], Command | None]] = []
     for words in commands:
@@ -121,6 +128,8 @@ def _run_all(call: Call | None, commands: list[list[str]]) -> int:
 
 def _parse(verb: Verb, words: list[str]) -> Command | None:
     """Read a command of ours; None for one that virsh itself is to complain about or to explain."""
+    from virtsnap.cli.virsh.answers import parse_as_installed
+
     try:
         command = parse_as_installed(verb, words)
     except VirshSyntaxError:
@@ -146,6 +155,8 @@ def _answer(session: Session, call: Call, words: list[str], command: Command) ->
 
         session.prepare_events()
         return session.run(command, answer_console)
+    from virtsnap.cli.virsh.answers import ANSWERS
+
     return session.run(command, ANSWERS[command.verb.name])
 
 

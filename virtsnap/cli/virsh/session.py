@@ -9,24 +9,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from virtsnap.cli.virsh.messages import error_text, print_error
+from virtsnap.cli.virsh.preferences import Preferences
 from virtsnap.cli.virsh.syntax import Command, VirshSyntaxError
 from virtsnap.cli.virsh.text import format_help
 from virtsnap.errors import NoSuchDomainError, UnsupportedError, VirtsnapError
 from virtsnap.snapshots.tree import SnapshotTree, TreeHost, connect_tree
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preferences:
-    """The global options. `uri` None is libvirt's own choice."""
-
-    uri: str | None = None
-    quiet: bool = False
-    readonly: bool = False
-    timing: bool = False
-    timeout_s: float | None = None
-    escape: str = "^]"
 
 
 class Session:
@@ -128,17 +117,3 @@ def exclude(command: Command, *pairs: Sequence[str]) -> None:
     for one, other in pairs:
         if command.has(one) and command.has(other):
             raise VirshSyntaxError(f"Options --{one} and --{other} are mutually exclusive")
-
-
-def error_text(error: VirtsnapError) -> str:
-    """Give what virsh would say: libvirt's own words where the error is libvirt's."""
-    return error.libvirt_message or error.message
-
-
-def print_error(error: VirtsnapError) -> None:
-    """Write an error as virsh does, a line for each of its lines; a hint of ours after it."""
-    sys.stdout.flush()
-    for line in error_text(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
-    if error.hint and error.libvirt_message is None:
-        print(f"hint: {error.hint}", file=sys.stderr)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from virtsnap.cli.virsh.session import Session, print_error
+from virtsnap.cli.virsh.messages import print_error
+from virtsnap.cli.virsh.session import Session
 from virtsnap.cli.virsh.syntax import Command
 from virtsnap.errors import NoSuchDomainError, VirtsnapError
 
@@ -25,11 +26,15 @@ def run_undefine(session: Session, command: Command, pass_on: Callable[[], int])
         return pass_on() == 0  # it will say what is wrong
     if not leaves_something:
         return pass_on() == 0
+    left = ""
     if domain.state() != "shutoff":
+        left = f"{domain.name} runs on, on files of virtsnap's: they are still there when it stops"
+    elif not session.host().is_local:
+        left = "files of virtsnap's are still there: they can only be removed on the hypervisor's own machine"
+    if left:
         is_done = pass_on() == 0
         if is_done:
-            print(f"warning: {domain.name} runs on, on files of virtsnap's: they are still there when it stops",
-                  file=sys.stderr)
+            print(f"warning: {left}", file=sys.stderr)
         return is_done
     try:
         is_done, warnings = domain.leave(
