@@ -27,6 +27,9 @@ QEMU = f"{{{QEMU_NAMESPACE}}}"
 # Buses that the machine itself brings: they are there before any -device.
 BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
 
+# Names that a user gives, which may look like numbers; a USB port is a text too (`1.2`).
+NAMES = frozenset({"id", "drive", "chardev", "netdev", "fsdev", "memdev", "rng", "audiodev"})
+
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
 # libvirt 7.9 writes -device in JSON, for QEMU 6.2 and later.
@@ -182,7 +185,8 @@ def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
         items = parse_keyval(argument, "driver") if flat else Properties()
         bus = items.get("bus")
         if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
-            yield json.dumps({item.key: _json_value(item) for item in items})
+            texts = NAMES | {"port"} if (items.get("driver") or "").startswith("usb-") else NAMES
+            yield json.dumps({item.key: item.value if item.key in texts else _json_value(item) for item in items})
         else:
             yield argument
         before = argument
