@@ -5,7 +5,7 @@ PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 HOST := trixie
-.PHONY: help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
+.PHONY: verify-corpus help demo test test-all fuzz bench-convert lint setup packages guest hosts clean
 
 help:
 	@echo "make demo | test | test-all | fuzz | lint | setup | guest | clean"
@@ -41,6 +41,10 @@ packages:
 .venv/stamp: pyproject.toml tools/make-venv
 	@tools/make-venv
 	@touch $@
+
+# Needs CORPUS, a folder of *.args: how many can be started here, and how many show the same hardware.
+verify-corpus: setup
+	@$(PYTHON_IN) -m tests.host.verify_corpus $(CORPUS)
 
 guest: setup
 	@$(PYTHON_IN) -m tests.guest.build cloud full

@@ -28,6 +28,8 @@ class VirtsnapError(Exception):
     """
 
     code: ClassVar[str] = "error"
+    # libvirt's own words, where the error comes from it and nothing is put before or after them
+    libvirt_message: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -291,19 +291,27 @@ def test_the_lock_of_a_dead_owner_is_broken(vm: Vm, host_uri: str) -> None:
     assert "urn:virtsnap:lock" not in guest.domain.XMLDesc(2)
 
 
-def test_a_save_that_runs_out_of_time_is_cancelled_in_libvirt(farm: GuestFarm, mocker: MockerFixture) -> None:
+def guest_with_much_memory(farm: GuestFarm) -> RunningGuest:
+    """Start a guest whose save takes long enough to be cut off; pages of zeros would cost nothing."""
     guest = farm.running_guest(memory_mib=768)
-    guest.console.check("dd if=/dev/zero bs=1M count=300 2>/dev/null | tr '\\0' x > /run/much", timeout_s=60)
+    fill = "head -c 4M /dev/urandom > /run/some; for i in $(seq 75); do cat /run/some; done > /run/much"
+    guest.console.check(fill, timeout_s=60)
+    return guest
+
+
+def test_a_save_that_runs_out_of_time_leaves_everything_as_it_was(farm: GuestFarm) -> None:
+    guest = guest_with_much_memory(farm)
     number, files = guest.domain.ID(), disk_files(guest, live=True)
-    abort = mocker.spy(Domain, "abort_job")
     with virtsnap.connect(farm.uri) as host:
         domain = host.domain(guest.name)
-        with pytest.raises(OperationTimeoutError, match="was cancelled"):
-            domain.save_snapshot("s", timeout_s=0.3)
-        assert abort.call_count > 0
-        assert still_runs(guest, number)
-        assert disk_files(guest, live=True) == files
-        assert not list(guest.folder.glob("virtsnap-*"))
+        # Before libvirt's job, in the midst of it or just after: it depends on the machine, and must not matter.
+        for timeout_s in (0.02, 0.08, 0.15):
+            with pytest.raises(OperationTimeoutError):
+                domain.save_snapshot("s", timeout_s=timeout_s)
+            assert still_runs(guest, number)
+            assert disk_files(guest, live=True) == files == disk_files(guest, live=False)
+            assert not list(guest.folder.glob("virtsnap-*"))
+            assert names_in_libvirt(guest) == set()
         domain.save_snapshot("s", timeout_s=120)
 
 
@@ -394,8 +402,7 @@ def test_a_domain_with_no_writable_disk_needs_to_be_told_where(farm: GuestFarm, 
 
 
 def test_a_save_that_is_told_to_end_takes_itself_back(farm: GuestFarm, host_uri: str) -> None:
-    guest = farm.running_guest(memory_mib=768)
-    guest.console.check("dd if=/dev/zero bs=1M count=300 2>/dev/null | tr '\\0' x > /run/much", timeout_s=60)
+    guest = guest_with_much_memory(farm)
     files = disk_files(guest, live=True)
     program = "import sys; from virtsnap.cli.main import main; sys.exit(main())"
     with subprocess.Popen(

@@ -7,6 +7,7 @@ A verb's module is imported only when that verb runs, so that `virtsnap
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,19 @@ from virtsnap.errors import VirtsnapError
 
 VERBS = {
     "convert": "virtsnap.cli.convert_verbs:convert",
+    "verify": "virtsnap.cli.verify_verbs:verify",
     "create": "virtsnap.cli.create_verb:create",
     "save": "virtsnap.cli.snapshot_verbs:save",
     "load": "virtsnap.cli.snapshot_verbs:load",
     "list": "virtsnap.cli.snapshot_verbs:list_",
     "rm": "virtsnap.cli.snapshot_verbs:rm",
+    **{
+        verb: f"virtsnap.cli.virsh.click_verbs:{verb.replace('-', '_')}"
+        for verb in (
+            "snapshot-create-as", "snapshot-revert", "snapshot-delete", "snapshot-list", "snapshot-info",
+            "snapshot-current", "snapshot-parent", "snapshot-dumpxml", "domxml-from-native",
+        )
+    },
 }
 
 
@@ -38,6 +47,16 @@ class Settings:
     readonly: bool
     json: bool
     timeout_s: float | None
+
+
+def end_in_order() -> None:
+    """Have a polite signal (a runner's time limit, a closed terminal) take the operation back, as Ctrl-C does."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
 
 
 class LazyGroup(click.Group):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from virtsnap.cli.answer import answer, print_json
-from virtsnap.cli.main import Settings
+from virtsnap.cli.main import Settings, end_in_order
 from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.api import SnapshotHost, connect
 from virtsnap.snapshots.catalog import Snapshot
@@ -32,16 +31,6 @@ def refuse_readonly(settings: Settings) -> None:
     """Raise UnsupportedError where the connection may not change anything."""
     if settings.readonly:
         raise UnsupportedError("a read-only connection cannot change anything", hint="leave --readonly out")
-
-
-def _end_in_order() -> None:
-    """Have a polite signal (a runner's time limit, a closed terminal) take the operation back, as Ctrl-C does."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
 
 
 def _print_plan(plan: Plan, settings: Settings) -> None:
@@ -88,7 +77,7 @@ def save(
         if dry_run:
             _print_plan(domain.plan_save(name, directory=place), settings)
             return
-        _end_in_order()
+        end_in_order()
         outcome = domain.save_snapshot(
             name, directory=place, description=description, timeout_s=settings.timeout_s
         )
@@ -121,7 +110,7 @@ def load(
         if dry_run:
             _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer), settings)
             return
-        _end_in_order()
+        end_in_order()
         outcome = domain.load_snapshot(
             name, final=final, keep_newer=keep_newer, timeout_s=settings.timeout_s
         )
@@ -143,7 +132,7 @@ def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
         if dry_run:
             _print_plan(domain.plan_remove(name), settings)
             return
-        _end_in_order()
+        end_in_order()
         outcome = domain.remove_snapshot(name, timeout_s=settings.timeout_s)
     freed = decimal(outcome.bytes.get("freed", 0))
     _print_outcome(outcome, settings, f"removed {name} of {outcome.domain}: {freed} freed")

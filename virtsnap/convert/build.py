@@ -10,6 +10,7 @@ from lxml import etree
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio_model
+from virtsnap.convert.values import hexadecimal
 from virtsnap.domain_xml.templates import Element
 
 
@@ -35,14 +36,16 @@ def build_device(
 
 
 def bus_of(row: DeviceRow, driver: str, draft: Draft) -> Bus:
-    """Tell the bus of a device: the row's, or for virtio devices the one in the driver's name."""
+    """Tell the bus of a device: the row's, or for virtio and vhost devices the one in the driver's name."""
     if row.bus is not Bus.PCI:
         return row.bus
     if driver.endswith("-ccw"):
         return Bus.CCW
-    if driver.startswith("virtio-") and driver.endswith("-device"):
+    if not driver.startswith(("virtio-", "vhost-")):
+        return Bus.PCI
+    if driver.endswith("-device"):
         return Bus.MMIO
-    if draft.machine.family.name == "s390-ccw-virtio" and driver.startswith("virtio-") and "-pci" not in driver:
+    if draft.machine.family.name == "s390-ccw-virtio" and "-pci" not in driver:
         return Bus.CCW
     return Bus.PCI
 
@@ -63,3 +66,14 @@ def place(draft: Draft, word: Word, element: Element, bus: Bus) -> None:
         draft.usb.add(word, element)
     elif bus is Bus.MMIO:
         etree.SubElement(element, "address", type="virtio-mmio")
+    elif element.find("address") is not None:
+        return  # the template's own
+    elif bus is Bus.SPAPR_VIO:
+        reg = word.take_read("reg", hexadecimal(8))
+        if reg is not None:
+            etree.SubElement(element, "address", type="spapr-vio", reg=reg)
+    elif bus is Bus.ISA:
+        # libvirt writes an ISA address with a port only; QEMU's own default stands where none is said.
+        port = word.take_read("ioport", hexadecimal(3)) or word.take_read("iobase", hexadecimal(3))
+        if port is not None:
+            etree.SubElement(element, "address", type="isa", iobase=port)

@@ -3,66 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
 
-from virtsnap.convert import (
-    audio,
-    chardevs,
-    disk_sources,
-    disks,
-    displays,
-    guestfwd,
-    hostdevs,
-    inputs,
-    iothreads,
-    misc_devices,
-    netdevs,
-    nics,
-    pci_controllers,
-    scsi_hostdevs,
-    serials,
-    sounds,
-    spice,
-    storage_controllers,
-    usb,
-    vhost_user_disks,
-    video,
-    virtio_serial,
-    vnc,
-)
+import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
 from virtsnap.convert.rows import Bus, DeviceRow, Table
-
-# Every subject module has ROWS (devices) or TABLES (the keys of other options), or both.
-SUBJECTS: tuple[ModuleType, ...] = (
-    audio,
-    chardevs,
-    displays,
-    guestfwd,
-    misc_devices,
-    netdevs,
-    nics,
-    serials,
-    sounds,
-    spice,
-    disk_sources,
-    disks,
-    hostdevs,
-    inputs,
-    iothreads,
-    pci_controllers,
-    scsi_hostdevs,
-    storage_controllers,
-    usb,
-    vhost_user_disks,
-    video,
-    virtio_serial,
-    vnc,
-)
-
 
 # PCI devices of QEMU that libvirt has no word for (`qemu-system-x86_64 -device help`, QEMU 7.2).
 QEMU_ONLY_PCI = frozenset({
@@ -74,10 +24,19 @@ QEMU_ONLY_PCI = frozenset({
 
 
 @functools.cache
+def subjects() -> tuple[ModuleType, ...]:
+    """Give the modules of this room that have tables: ROWS (devices) or TABLES (the keys of other options)."""
+    package = virtsnap.convert
+    names = [found.name for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
+    modules = [importlib.import_module(name) for name in sorted(names)]
+    return tuple(module for module in modules if hasattr(module, "ROWS") or hasattr(module, "TABLES"))
+
+
+@functools.cache
 def device_rows() -> Mapping[str, DeviceRow]:
     """Give the row of every driver that some subject knows."""
     rows: dict[str, DeviceRow] = {}
-    for subject in SUBJECTS:
+    for subject in subjects():
         for row in getattr(subject, "ROWS", ()):
             for driver in row.drivers:
                 assert driver not in rows, f"two rows for {driver}"
@@ -87,7 +46,7 @@ def device_rows() -> Mapping[str, DeviceRow]:
 
 def tables() -> list[Table]:
     """Give the tables of keys of all subjects, for `--explain` and for the tests."""
-    return [table for subject in SUBJECTS for table in getattr(subject, "TABLES", ())]
+    return [table for subject in subjects() for table in getattr(subject, "TABLES", ())]
 
 
 def convert_devices(draft: Draft) -> None:

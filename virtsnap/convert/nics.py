@@ -19,6 +19,7 @@ from virtsnap.convert.nic_keys import (
     mac_address,
 )
 from virtsnap.convert.pci import Plugged
+from virtsnap.convert.pci_keys import settle_rom
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
 from virtsnap.convert.values import parse_number, parse_switch
 from virtsnap.domain_xml.templates import Element
@@ -110,6 +111,7 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
     holes |= _driver_holes(draft, word, row, netdev)
     holes |= {"model": virtio_model(driver) if driver.startswith("virtio-") else driver}
     holes |= read_keys(word, row.keys, draft.target)
+    settle_rom(word, holes)
     element = draft.fill("interface", holes)
     draft.add(element, word, *netdev.words)
     _finish(draft, element, netdev)

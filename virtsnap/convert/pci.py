@@ -41,7 +41,7 @@ class Plugged(IntEnum):
 class PciFunction:
     """One device on a PCI bus: where it asked to be, and where it ends up."""
 
-    order: tuple[int, int]
+    order: tuple[int, int, int]
     bus: str | None
     devfn: tuple[int, int] | None
     element: Element | None
@@ -66,7 +66,10 @@ class PciBus:
 def parse_devfn(text: str) -> tuple[int, int]:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-    pair = (int(slot, 16), int(function or "0", 16))
+    try:
+        pair = (int(slot, 16), int(function or "0", 16))
+    except ValueError:
+        pair = (-1, -1)
     if not (0 <= pair[0] < 32 and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair
@@ -124,12 +127,16 @@ class PciTopology:
         try:
             devfn = parse_devfn(addr) if addr else None
         except ValueError as exc:
-            where = word.option.text if word is not None else "addr"
+            option = None if word is None else word.option
+            where = "" if option is None else f"{option.text}: "
             raise CommandLineError(
-                f"{where}: {exc}", argument=word.option.last if word is not None else None,
+                f"{where}{exc}", argument=None if option is None else option.last,
                 hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
             ) from exc
-        order = (plugged or Plugged.BUILTIN, self._sequence) if known is None else known.order
+        # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
+        in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
+        position = word.option.first if word is not None and in_order else 0
+        order = (plugged or Plugged.BUILTIN, position, self._sequence) if known is None else known.order
         function = PciFunction(
             order=order, bus=bus, devfn=devfn, element=element, word=word,
             multifunction=multifunction,

@@ -30,7 +30,8 @@ class Key:
     into libvirt's: None means that the domain has it anyway (outcome implied),
     NotSayable that libvirt has no word for it (passed through). `since` is the
     first libvirt that knows the hole. With hole None the key says nothing that
-    the domain does not have: `outcome` and `note` stand in the report.
+    the domain does not have: `outcome` and `note` stand in the report. With
+    `when` the row is for those values only, another row of the same key for the others.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Key:
     since: Version = (0, 0)
     outcome: Outcome = Outcome.MAPPED
     note: str | None = None
+    when: Callable[[str], bool] | None = None
 
 
 class Bus(Enum):
@@ -90,6 +92,8 @@ def read_keys(word: Word, keys: Sequence[Key], target: Version) -> dict[str, str
     holes: dict[str, str | None] = {}
     for row in keys:
         if not word.has(row.key) or target < row.since:
+            continue
+        if row.when is not None and not row.when(word.peek(row.key) or ""):
             continue
         if row.hole is None:
             if row.read is same:

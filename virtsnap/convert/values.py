@@ -105,6 +105,15 @@ def number_up_to(limit: int) -> Callable[[str], str]:
     return read
 
 
+def hexadecimal(digits: int) -> Callable[[str], str]:
+    """Make a reader that gives a number as 0x… with so many digits."""
+
+    def read(value: str) -> str:
+        return f"0x{int(number(value)):0{digits}x}"
+
+    return read
+
+
 port = number_up_to(65535)
 
 

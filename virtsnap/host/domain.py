@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +27,30 @@ _POWER: dict[int, Power] = {
     libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
+}
+
+# virsh's words for what it lists and how it takes snapshots
+SNAPSHOT_FILTERS: Mapping[str, int] = {
+    "roots": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_ROOTS,
+    "leaves": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_LEAVES,
+    "no-leaves": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_NO_LEAVES,
+    "metadata": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_METADATA,
+    "no-metadata": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA,
+    "inactive": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_INACTIVE,
+    "active": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_ACTIVE,
+    "disk-only": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_DISK_ONLY,
+    "internal": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL,
+    "external": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL,
+    "descendants": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS,
+    "topological": libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL,
+}
+SNAPSHOT_WISHES: Mapping[str, int] = {
+    "no-metadata": libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA,
+    "halt": libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_HALT,
+    "reuse-external": libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT,
+    "quiesce": libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE,
+    "live": libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE,
+    "validate": libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_VALIDATE,
 }
 
 
@@ -144,28 +169,45 @@ class Domain:
                 for handle in self._handle.listAllSnapshots()
             )
 
-    def snapshot_xml(self, object_name: str) -> str:
-        """Give the XML of one snapshot object, secrets included."""
-        with translated(f"{self.name}: cannot read snapshot {object_name}"):
-            return str(self._snapshot(object_name).getXMLDesc(libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE))
+    def snapshot_names(self, filters: Collection[str] = (), *, below: str | None = None) -> tuple[str, ...]:
+        """Name the snapshot objects that pass `filters` (words of SNAPSHOT_FILTERS), in libvirt's order.
 
-    def take_snapshot(self, xml: str, *, disk_only: bool) -> None:
-        """Take an external snapshot: with memory, or of the disks alone.
+        `below` takes the children of that snapshot, its `descendants` where that filter is there.
+        """
+        flags = sum(SNAPSHOT_FILTERS[word] for word in set(filters))
+        with translated(f"{self.name}: cannot list its snapshots"):
+            found = (
+                self._handle.listAllSnapshots(flags) if below is None
+                else self._snapshot(below).listAllChildren(flags)
+            )
+            return tuple(handle.getName() for handle in found)
+
+    def snapshot_xml(self, object_name: str, *, with_secrets: bool = True) -> str:
+        """Give the XML of one snapshot object."""
+        secure = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE if with_secrets else 0
+        with translated(f"{self.name}: cannot read snapshot {object_name}"):
+            return str(self._snapshot(object_name).getXMLDesc(secure))
+
+    def take_snapshot(self, xml: str, *, disk_only: bool, asked: Collection[str] = ()) -> str:
+        """Take an external snapshot, with memory or of the disks alone; give the object's name.
 
         A shut-off domain needs `disk_only`: without it libvirt wants an internal one.
         ATOMIC is what QEMU's transaction gives anyway; asked for, libvirt refuses where it cannot hold.
+        `asked` are words of SNAPSHOT_WISHES.
         """
-        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC | sum(SNAPSHOT_WISHES[word] for word in set(asked))
         if disk_only:
             flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
         with translated(f"{self.name}: cannot take the snapshot"):
-            self._handle.snapshotCreateXML(xml, flags)
+            return str(self._handle.snapshotCreateXML(xml, flags).getName())
 
     def redefine_snapshot(self, xml: str, *, current: bool) -> None:
         """Make or replace a snapshot object from its XML; nothing but libvirt's records changes."""
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
         if current:
             flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_CURRENT
+        if "<state>disk-snapshot</state>" in xml:
+            flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY  # libvirt refuses that state without it
         with translated(f"{self.name}: cannot write the snapshot's record"):
             self._handle.snapshotCreateXML(xml, flags)
 
@@ -177,6 +219,23 @@ class Domain:
         """
         with translated(f"{self.name}: cannot forget snapshot {object_name}"):
             self._snapshot(object_name).delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+
+    # Internal snapshots, which are libvirt's own from end to end
+
+    def revert_to_internal(self, object_name: str, *, running: bool, paused: bool, force: bool) -> None:
+        """Have libvirt revert to an internal snapshot. Needs: no external one has been taken since."""
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING if running else 0
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED if paused else 0
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE if force else 0
+        with translated(f"{self.name}: cannot revert to {object_name}"):
+            self._handle.revertToSnapshot(self._snapshot(object_name), flags)
+
+    def delete_internal(self, object_name: str, *, children: bool, children_only: bool) -> None:
+        """Have libvirt delete an internal snapshot with its contents. Needs: no external snapshot is there."""
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN if children else 0
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY if children_only else 0
+        with translated(f"{self.name}: cannot delete {object_name}"):
+            self._snapshot(object_name).delete(flags)
 
     def _snapshot(self, object_name: str) -> Any:
         return self._handle.snapshotLookupByName(object_name)

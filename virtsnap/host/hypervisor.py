@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,6 +62,20 @@ class Host:
             except libvirt.libvirtError:
                 pass
             raise
+
+    def find_domain(self, word: str) -> Domain:
+        """Find a domain by number, UUID or name, in virsh's order.
+
+        On failure: NoSuchDomainError.
+        """
+        with translated(f"no domain {word!r}"):
+            if word.isascii() and word.isdigit():
+                with contextlib.suppress(libvirt.libvirtError, OverflowError):
+                    return Domain(self._handle.lookupByID(int(word)))
+            if len(word) == 36:
+                with contextlib.suppress(libvirt.libvirtError):
+                    return Domain(self._handle.lookupByUUIDString(word))
+            return Domain(self._handle.lookupByName(word))
 
     def has_domain(self, name: str) -> bool:
         """Say whether a domain has that name."""

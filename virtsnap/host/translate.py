@@ -19,6 +19,12 @@ _UNSUPPORTED = frozenset({
 
 def translate(exc: libvirt.libvirtError, what: str) -> errors.VirtsnapError:
     """Give the error to raise for `exc`; `what` says what was being done, as in "cannot start sut-1"."""
+    error = _translate(exc, what)
+    error.libvirt_message = exc.get_error_message() or str(exc)
+    return error
+
+
+def _translate(exc: libvirt.libvirtError, what: str) -> errors.VirtsnapError:
     number = exc.get_error_code()
     words = exc.get_error_message() or str(exc)
     message = f"{what}: {words}"

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from virtsnap.domain_xml.live import Disk, parse_xml, state_outside_the_disks, writable_passthrough_drives
-from virtsnap.errors import UnsupportedError
+from virtsnap.errors import ExistsError, UnsupportedError
 from virtsnap.host.files import Layer
 from virtsnap.snapshots import places
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, Snapshot
@@ -37,17 +37,25 @@ from virtsnap.snapshots.steps import (
 from virtsnap.snapshots.view import Unneeded, View
 
 Final = Literal["running", "paused", "as-saved"]
+Scope = Literal["one", "tree", "below"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaveRequest:
-    """Save `name`. `directory` None is beside the first writable disk; `token` is a fresh id."""
+    """Save `name`. `directory` None is beside the first writable disk; `token` is a fresh id.
+
+    virsh's verb asks for more: a name that is taken to be refused, the disks of a running guest alone
+    (which is what a power cut would leave), and `asked`, words of the host's SNAPSHOT_WISHES.
+    """
 
     name: str
     directory: str | None
     description: str | None
     token: str
     now_ns: int
+    replace: bool = True
+    disk_only: bool = False
+    asked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +74,24 @@ class LoadRequest:
 def plan_save(request: SaveRequest, view: View) -> Plan:
     """Plan a save, which replaces a snapshot of the same name once the new one is complete.
 
-    On failure: UsageError for the name, UnsupportedError for a domain that cannot be saved.
+    On failure: UsageError for the name, UnsupportedError for a domain that cannot be saved, ExistsError
+    where the name is taken and not to be replaced.
     """
     encoded = encode_name(request.name)
-    require_saveable(view)
+    with_memory = view.is_active and not request.disk_only
+    require_saveable(view, with_memory=with_memory)
     old = view.catalog.get(request.name)
+    if old is not None and not request.replace:
+        raise ExistsError(f"operation failed: domain moment {request.name} already exists")  # libvirt's words
     folder = folder_for(view, request.directory)
     overlays = tuple(
         (disk.target, places.overlay_path(folder, request.token, disk.target)) for disk in view.writable_disks
     )
-    memory = places.memory_path(folder, request.token) if view.is_active else None
+    memory = places.memory_path(folder, request.token) if with_memory else None
     object_name = encoded if old is None else temporary_name(request.token)
     facts = Facts(
-        id=request.token, name=request.name, state=view.state, created_ns=request.now_ns, folder=folder,
+        id=request.token, name=request.name, state=view.state if with_memory else "shutoff",
+        created_ns=request.now_ns, folder=folder,
         memory=None if memory is None else SavedMemory(path=memory, size_bytes=0, mtime_ns=0),
         disks=tuple(
             SavedDisk(target=disk.target, overlay_path=dict(overlays)[disk.target], layers=_layers_of(disk, view))
@@ -96,6 +109,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
                 left_out=[disk.target for disk in view.disks if not disk.is_writable],
             ),
             memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
+            asked=request.asked,
         ),
         RecordFacts(object_name=object_name, facts=facts),
     ]
@@ -119,17 +133,20 @@ def _layers_of(disk: Disk, view: View) -> tuple[Layer, ...]:
     )
 
 
-def require_saveable(view: View) -> None:
-    """Raise UnsupportedError, naming all that stands in the way of a save."""
+def require_saveable(view: View, *, with_memory: bool | None = None) -> None:
+    """Raise UnsupportedError, naming all that stands in the way of a save; `with_memory` None: if it runs."""
+    if with_memory is None:
+        with_memory = view.is_active
+    why = "the disks alone are to be saved" if view.is_active else "it is shut off"
     obstacles = [obstacle for disk in view.writable_disks if (obstacle := _obstacle(disk, view))]
     obstacles += _passthrough(view)
-    if not view.is_active:
+    if not with_memory:
         obstacles += [
-            f"it is shut off, and {kept} would not be kept without its memory"
+            f"{why}, and {kept} would not be kept without its memory"
             for kept in state_outside_the_disks(parse_xml(view.persistent_xml))
         ]
         if not view.writable_disks:
-            obstacles.append("it is shut off and has no writable disk, so there is nothing to keep")
+            obstacles.append(f"{why} and it has no writable disk, so there is nothing to keep")
     if obstacles:
         raise UnsupportedError(f"{view.name} cannot be saved: " + "; ".join(obstacles))
 
@@ -227,21 +244,25 @@ def _runs_after(final: Final, facts: Facts) -> bool:
 # Remove
 
 
-def plan_remove(name: str, view: View) -> Plan:
-    """Plan the removal of one snapshot; its children stay loadable.
+def plan_remove(name: str, view: View, *, scope: Scope = "one", keep_files: bool = False) -> Plan:
+    """Plan the removal of a snapshot, of it and its descendants, or of these alone; all others stay loadable.
 
-    Layers that a snapshot that stays, or the domain, still stands on are kept.
-    On failure: NoSuchSnapshotError; UnsupportedError for an internal snapshot.
+    Children of one that goes get its parent. Layers that a snapshot that stays, or the domain, still
+    stands on are kept; `keep_files` keeps all.
+    On failure: NoSuchSnapshotError; UnsupportedError for an internal snapshot whose contents were to go.
     """
     snapshot = view.catalog.find(name)
-    if snapshot.is_internal:
-        raise UnsupportedError(f"snapshot {name!r} is an internal one: its state is inside the disk",
+    descendants = () if scope == "one" else view.catalog.descendants(snapshot)
+    gone = descendants if scope == "below" else (snapshot, *descendants)
+    internal = [other.name for other in gone if other.is_internal]
+    if internal and not keep_files:
+        raise UnsupportedError(f"snapshot {internal[0]!r} is an internal one: its state is inside the disk",
                                hint="`virsh snapshot-delete` removes it")
-    kept = tuple(other for other in view.catalog.snapshots if other is not snapshot)
-    unneeded = view.unneeded(gone=(snapshot,), kept=kept, line=view.files_of_the_line())
+    kept = tuple(other for other in view.catalog.snapshots if other not in gone)
+    unneeded = view.unneeded(gone=gone, kept=kept, line=view.files_of_the_line())
     return Plan(
-        op="rm", domain=view.name, name=name, steps=(_forget(view, (snapshot,)),),
-        afterwards=_remove(unneeded),
+        op="rm", domain=view.name, name=name, steps=(_forget(view, gone),) if gone else (),
+        afterwards=() if keep_files else _remove(unneeded),
     )
 
 

@@ -215,7 +215,7 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
         if host_files.file_facts(path) is not None:
             raise HypervisorError(f"{path}: exists already")
     with _aborting(context):
-        context.domain.take_snapshot(step.xml, disk_only=not step.is_active)
+        context.domain.take_snapshot(step.xml, disk_only=step.memory_path is None, asked=step.asked)
     if not step.is_active:
         # 9.0 makes the overlays of a shut-off domain readable by all
         for _, path in step.overlays:

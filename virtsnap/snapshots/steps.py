@@ -89,6 +89,8 @@ class TakeSnapshot(Step):
     overlays: tuple[tuple[str, str], ...]
     is_active: bool
     previous_xml: str
+    # Words of the host's SNAPSHOT_WISHES
+    asked: frozenset[str] = frozenset()
 
     def describe(self) -> str:
         """See Step."""

@@ -1,0 +1,1 @@
+"""The hardware of a stopped machine, read over QMP; two of them compared."""
