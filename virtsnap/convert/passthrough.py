@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lxml import etree
@@ -105,6 +106,7 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
     if word.group == "device":
         place = place_of(draft, word)
+        place = replace(place, changes=word.passed_with | place.changes)
         if place.changes:
             return [word.option.spelling, _device(draft, word, place)]
     else:
@@ -112,9 +114,9 @@ def _whole(draft: Draft, word: Word) -> list[str]:
         if changes:
             return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
-    address = draft.pci.passthrough_address(word)
-    if address and words[-2:-1] == ["-device"]:
-        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    more = word.passed_with | draft.pci.passthrough_address(word)
+    if more and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*more.items()])}"]
     return words
 
 
