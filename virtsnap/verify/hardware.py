@@ -56,7 +56,7 @@ class Hardware:
 UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("werror", "rerror", "share-rw", "account-invalid", "account-failed", "backend_defaults",
                      "iothread", "iothread-vq-mapping", "ioeventfd", "tx", "x-txtimer", "x-txburst", "pcap",
-                     "vhostforce", "audiodev", "display", "head", "dump-guest-core", "mem-merge"),
+                     "vhostforce", "audiodev", "display", "head", "dump-guest-core", "mem-merge", "masterbus"),
                     "how the host serves it"),
     **dict.fromkeys(("failover_pair_id", "migrate-extra", "extended-state", "acpi-mr-restore"),
                     "about migration"),
