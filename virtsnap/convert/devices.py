@@ -16,17 +16,6 @@ from virtsnap.convert.nics import unknown_card
 from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
 from virtsnap.convert.rows import Bus, DeviceRow, Table
 
-<<<<<<< HEAD
-=======
-# PCI devices of QEMU that libvirt has no word for (`qemu-system-x86_64 -device help`, QEMU 7.2).
-QEMU_ONLY_PCI = frozenset({
-    "secondary-vga", "ati-vga", "pci-serial-2x", "pci-serial-4x", "edu", "pci-testdev", "rocker", "sdhci-pci",
-    "pci-ipmi-bt", "pci-ipmi-kcs", "tpci200", "ctucan_pci", "kvaser_pci", "mioe3680_pci", "pcm3680_pci", "pvrdma",
-    "acpi-erst", "virtio-gpu-rutabaga-pci", "vhost-user-gpio-pci", "vhost-user-i2c-pci", "vhost-user-rng-pci",
-    "vhost-user-input-pci", "vhost-user-snd-pci",
-})
-
->>>>>>> consoles
 
 @functools.cache
 def subjects() -> tuple[ModuleType, ...]:

@@ -77,16 +77,11 @@ class PciBus:
 def parse_devfn(text: str) -> Devfn:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-<<<<<<< HEAD
-    pair = (int(slot, 16), int(function or "0", 16))
-    if not (0 <= pair[0] < SLOTS and 0 <= pair[1] < 8):
-=======
     try:
         pair = (int(slot, 16), int(function or "0", 16))
     except ValueError:
         pair = (-1, -1)
-    if not (0 <= pair[0] < 32 and 0 <= pair[1] < 8):
->>>>>>> consoles
+    if not (0 <= pair[0] < SLOTS and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair
 
@@ -140,22 +135,6 @@ class PciTopology:
             if word.group == "device":
                 bus, addr, multifunction = word.peek("bus"), word.peek("addr"), word.peek("multifunction")
         self._sequence += 1
-<<<<<<< HEAD
-=======
-        try:
-            devfn = parse_devfn(addr) if addr else None
-        except ValueError as exc:
-            option = None if word is None else word.option
-            where = "" if option is None else f"{option.text}: "
-            raise CommandLineError(
-                f"{where}{exc}", argument=None if option is None else option.last,
-                hint="give SLOT or SLOT.FUNCTION in hexadecimal, such as 1f.2",
-            ) from exc
-        # QEMU plugs what makes a -device, such as -virtfs, in the order of the command line.
-        in_order = word is not None and plugged in {Plugged.DEVICE, Plugged.DEVICE_JSON}
-        position = word.option.first if word is not None and in_order else 0
-        order = (plugged or Plugged.BUILTIN, position, self._sequence) if known is None else known.order
->>>>>>> consoles
         function = PciFunction(
             order=plug_order(word, plugged or Plugged.BUILTIN, self._sequence, self._family), bus=bus,
             devfn=_read_devfn(word, addr), element=element, word=word, multifunction=multifunction,
