@@ -100,7 +100,7 @@ def _add_builtin(draft: Draft, words: tuple[Word, ...]) -> bool:
         holes = {"start_port": str(2 * (int(driver[-1]) - 1))} if companion else {}
         add_controller(
             draft, model, holes, plugged=Plugged.MACHINE_USB, addr=addr, words=words,
-            multifunction="on" if driver == "ich9-usb-uhci1" else None,
+            multifunction="on" if len(devices) > 1 else None,
         )
     return bool(devices)
 
