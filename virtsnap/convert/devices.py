@@ -12,6 +12,7 @@ import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
+from virtsnap.convert.nics import unknown_card
 from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
 from virtsnap.convert.rows import Bus, DeviceRow, Table
 
@@ -47,7 +48,7 @@ def convert_devices(draft: Draft) -> None:
     rows = device_rows()
     done: set[int] = set()
     for word in sorted(draft.group("device"), key=lambda word: word.properties.json):
-        row = rows.get(word.peek("driver") or "")
+        row = rows.get(word.peek("driver") or "") or unknown_card(word)
         if row is not None and _can_stand(draft, word, row) and not (row.once and id(row) in done):
             done.add(id(row))
             (row.build or build_device)(draft, word, row)

@@ -64,6 +64,8 @@ class Word:
         self.notes: list[str] = []
         # The words to pass on to QEMU in place of the option's own, where a path in it is relative.
         self.passed_as: list[str] | None = None
+        # Properties that a device passed on must say, because QEMU would choose them otherwise.
+        self.passed_with: dict[str, str] = {}
         self._claims: dict[int, Claim] = {}
 
     @property

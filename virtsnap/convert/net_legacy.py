@@ -21,7 +21,6 @@ from virtsnap.convert.netdevs import (
     Netdev,
     hub_port,
     keep,
-    keep_alone,
     knows_override,
     read_netdev,
     read_unnamed,
@@ -118,9 +117,11 @@ def _convert_card(draft: Draft, card: Word, backend: Word | None, extra: list[tu
     if _driver_of(draft, card) is None:
         return  # a card that libvirt cannot name: QEMU gets the words
     taken: list[tuple[Word, Property]] = []
+    netdev: Netdev | None
     if backend is None:
-        netdev = keep_alone(draft, card)
-    elif backend.group == "netdev":
+        _leave_alone(draft, card)
+        return
+    if backend.group == "netdev":
         netdev = read_netdev(draft, backend)
     else:
         taken = _take_extra(backend, extra)
@@ -130,6 +131,19 @@ def _convert_card(draft: Draft, card: Word, backend: Word | None, extra: list[tu
     _write_card(draft, card, netdev)
     for word, _ in taken:
         word.land(*card.elements)
+
+
+def _leave_alone(draft: Draft, card: Word) -> None:
+    """Pass a card on that has nothing behind it, as the -device that it stands for."""
+    driver = _driver_of(draft, card) or ""
+    row = row_of(driver)
+    if row is None:
+        return
+    card.note("nothing is behind the card; libvirt's cards always have a network")
+    mac = card.peek("mac") or card.peek("macaddr")
+    card.passed_as = ["-device", driver if mac is None else f"{driver},mac={mac}"]
+    if bus_of(row, driver, draft) is Bus.PCI:
+        draft.pci.add(card, None, plugged=Plugged.NIC, addr=card.peek("addr"))
 
 
 def _take_extra(backend: Word, extra: list[tuple[Word, Property]]) -> list[tuple[Word, Property]]:

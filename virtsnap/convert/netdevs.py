@@ -125,16 +125,6 @@ def keep(draft: Draft, word: Word, extra: Extra) -> str:
     return id_
 
 
-def keep_alone(draft: Draft, card: Word) -> Netdev | None:
-    """Give a backend to a card that has none: a hub port of QEMU's with nothing else on the hub."""
-    if not knows_override(draft):
-        return None
-    card.note("nothing is behind the card: it is joined to an empty hub of QEMU's")
-    # Hubs of -net are numbered by hand; these begin far from them.
-    port = hub_port(draft, f"virtsnap-alone{card.option.first}", str(1000 + card.option.first))
-    return Netdev(holes={"type": "user"}, kept=port)
-
-
 def hub_port(draft: Draft, id_: str, hub: str, netdev: str | None = None) -> str:
     """Have QEMU make a port on a hub; give its id."""
     words = [("id", id_), ("hubid", hub), *([("netdev", netdev)] if netdev else [])]

@@ -11,7 +11,7 @@ from virtsnap.command_line.keyval import Property
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.netdevs import Netdev, keep_alone, read_netdev
+from virtsnap.convert.netdevs import Netdev, read_netdev
 from virtsnap.convert.nic_keys import (
     ISA_KEYS,
     ISA_MODELS,
@@ -35,19 +35,19 @@ WITH_MTU = frozenset({"ethernet", "bridge", "vhostuser"})
 
 
 def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
-    """Join a -device with its -netdev; a card without one is joined to an empty hub, which QEMU keeps."""
+    """Join a -device with its -netdev; a card without one stays QEMU's, because libvirt's always have one."""
     backend = draft.find(word.peek("netdev"), "netdev")
     mac = word.peek("mac")
-    if (backend is None and (word.has("netdev") or word.has("vlan"))) or not _can_have(word, mac):
+    if backend is None or not _can_have(word, mac):
         return
-    netdev = keep_alone(draft, word) if backend is None else read_netdev(draft, backend)
-    if netdev is None or not netdev.can_be_joined(draft):
+    netdev = read_netdev(draft, backend)
+    if not netdev.can_be_joined(draft):
         return
     driver = word.take("driver") or ""
     word.claim("id", Outcome.IMPLIED)
     if netdev.kept is None:
         word.claim("netdev", Outcome.MAPPED)
-    elif backend is not None:
+    else:
         word.claim("netdev", Outcome.SUBSTITUTED, f"QEMU keeps {netdev.kept}; the card is joined to it")
     keys = [key for key in row.keys if key.hole != "mtu" or netdev.holes.get("type") in WITH_MTU]
     holes: Holes = netdev.holes | driver_holes(draft, word, driver, netdev) | read_keys(word, keys, draft.target)
@@ -119,6 +119,11 @@ def _counts_vectors(machine_type: str) -> bool:
     return (int(version[1]), int(version[2])) >= (6, 0)
 
 
+def unknown_card(word: Word) -> DeviceRow | None:
+    """Give a row to a card on PCI of a model that is in no table: libvirt hands any model's name on to QEMU."""
+    return UNKNOWN if word.has("netdev") and word.has("addr") else None
+
+
 def isa_place(number: int) -> Holes:
     """Give port and interrupt of the ISA card with a number."""
     port, irq = ISA_PORTS[number % len(ISA_PORTS)]
@@ -130,6 +135,9 @@ def row_of(driver: str) -> DeviceRow | None:
     return next((row for row in ROWS if driver in row.drivers), None)
 
 
+UNKNOWN = DeviceRow(
+    drivers=(), template="interface", bus=Bus.PCI, build=_build_nic, keys=(*NIC_KEYS, *PCI_KEYS)
+)
 ROWS: tuple[DeviceRow, ...] = (
     DeviceRow(
         drivers=virtio("virtio-net"), template="interface", bus=Bus.PCI, build=_build_nic,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lxml import etree
@@ -25,6 +26,9 @@ QEMU = f"{{{QEMU_NAMESPACE}}}"
 
 # Buses that the machine itself brings: they are there before any -device.
 BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
+
+# Names that a user gives, which may look like numbers; a USB port is a text too (`1.2`).
+NAMES = frozenset({"id", "drive", "chardev", "netdev", "fsdev", "memdev", "rng", "audiodev"})
 
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
@@ -102,6 +106,7 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
     if word.group == "device":
         place = place_of(draft, word)
+        place = replace(place, changes=word.passed_with | place.changes)
         if place.changes:
             return [word.option.spelling, _device(draft, word, place)]
     else:
@@ -109,9 +114,9 @@ def _whole(draft: Draft, word: Word) -> list[str]:
         if changes:
             return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
-    address = draft.pci.passthrough_address(word)
-    if address and words[-2:-1] == ["-device"]:
-        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    more = word.passed_with | draft.pci.passthrough_address(word)
+    if more and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*more.items()])}"]
     return words
 
 
@@ -180,7 +185,8 @@ def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
         items = parse_keyval(argument, "driver") if flat else Properties()
         bus = items.get("bus")
         if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
-            yield json.dumps({item.key: _json_value(item) for item in items})
+            texts = NAMES | {"port"} if (items.get("driver") or "").startswith("usb-") else NAMES
+            yield json.dumps({item.key: item.value if item.key in texts else _json_value(item) for item in items})
         else:
             yield argument
         before = argument

@@ -56,7 +56,7 @@ class Hardware:
 UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("werror", "rerror", "share-rw", "account-invalid", "account-failed", "backend_defaults",
                      "iothread", "iothread-vq-mapping", "ioeventfd", "tx", "x-txtimer", "x-txburst", "pcap",
-                     "vhostforce", "audiodev", "display", "head", "dump-guest-core", "mem-merge"),
+                     "vhostforce", "audiodev", "display", "head", "dump-guest-core", "mem-merge", "masterbus"),
                     "how the host serves it"),
     **dict.fromkeys(("failover_pair_id", "migrate-extra", "extended-state", "acpi-mr-restore"),
                     "about migration"),
@@ -83,6 +83,8 @@ UNSEEN_OF_THE_MACHINE = frozenset({
 LETTERS, KINDS = "letters", "kinds"
 _DISK_DRIVERS = ("-hd", "-cd", "virtio-blk-pci", "virtio-blk-device", "nvme", "usb-storage", "usb-bot", "usb-uas",
                  "scsi-block", "scsi-generic")
+# What such a kind stands for is said by its disable-legacy and disable-modern.
+_VIRTIO_VARIANT = re.compile(r"-(?:non-)?transitional$")
 _SIMPLE = re.compile(r"bool|string|str|u?int\d*|size|size_t|OnOff\w*|EndianMode|\w*Smm\w*")
 UNSEEN_OF_THE_CPU = frozenset({
     "realized", "hotplugged", "hotpluggable", "start-powered-off", "legacy-memory", "type", "crash-information",
@@ -95,7 +97,10 @@ def read_hardware(machine: Machine) -> Hardware:
     drives = _drives(machine)
     tree = parse_qtree(machine.hmp("info qtree"))
     devices = [
-        Device(place=place, bus=bus, driver=node.driver, properties=dict(_visible(node, bus, drives)))
+        Device(
+            place=place, bus=bus, driver=_VIRTIO_VARIANT.sub("", node.driver),
+            properties=dict(_visible(node, bus, drives)),
+        )
         for place, bus, node in placed(tree)
     ]
     devices += _devices_without_bus(machine)
