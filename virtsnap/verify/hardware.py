@@ -63,6 +63,7 @@ UNSEEN: Mapping[str, str] = {
     "write-cache": "what is asked for; what is in force is read from the drive",
     **dict.fromkeys(("fdtypeA", "fdtypeB"), "what is asked for; the type in force is the floppy drive's own"),
     **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
+    **dict.fromkeys(("disable-legacy", "disable-modern"), "what is in force is seen in the PCI id and the BARs"),
     "usb_version": "the speed in force is read from the port",
     "masterbus": "the name of a bus; the companion's place says whose it is",
 }
@@ -83,7 +84,7 @@ UNSEEN_OF_THE_MACHINE = frozenset({
 LETTERS, KINDS = "letters", "kinds"
 _DISK_DRIVERS = ("-hd", "-cd", "virtio-blk-pci", "virtio-blk-device", "nvme", "usb-storage", "usb-bot", "usb-uas",
                  "scsi-block", "scsi-generic")
-# What such a kind stands for is said by its disable-legacy and disable-modern.
+# Such a kind is another word for disable-legacy and disable-modern.
 _VIRTIO_VARIANT = re.compile(r"-(?:non-)?transitional$")
 _SIMPLE = re.compile(r"bool|string|str|u?int\d*|size|size_t|OnOff\w*|EndianMode|\w*Smm\w*")
 UNSEEN_OF_THE_CPU = frozenset({
