@@ -18,7 +18,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
-from virtsnap.convert.values import number, parse_number, yes_no
+from virtsnap.convert.values import number, one_line, parse_number, yes_no
 from virtsnap.domain_xml.templates import Element
 
 LETTERS: Mapping[str, str] = {"a": "fd", "b": "fd", "c": "hd", "d": "cdrom", "n": "network"}
@@ -48,7 +48,7 @@ def convert_kernel(draft: Draft) -> None:
     """Write the kernel that QEMU loads itself, with its initrd, command line and device tree."""
     for group, hole in (("kernel", "kernel"), ("initrd", "initrd"), ("dtb", "dtb")):
         for word in draft.group(group):
-            path = word.take(group) or ""
+            path = word.take_read(group, one_line)
             if path:
                 draft.head.put("os", {hole: draft.absolute(path)}, word)
     for word in draft.group("append"):
@@ -102,7 +102,10 @@ def _claim_strict(words: list[Word]) -> bool:
         value = word.peek("strict")
         if value is None:
             continue
-        strict = yes_no(value) == "yes"
+        try:
+            strict = yes_no(value) == "yes"
+        except NotSayable:
+            continue  # QEMU gets it, and says what it thinks of it
         if strict:
             word.claim("strict", Outcome.IMPLIED)
         else:

@@ -11,7 +11,7 @@ from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
 from virtsnap.convert.topology import max_cpus
-from virtsnap.convert.values import on_off, one_of, parse_switch, size_in
+from virtsnap.convert.values import number, number_up_to, on_off, one_of, parse_switch, size_in
 
 KIB = 1024
 
@@ -76,8 +76,8 @@ KEYWRAP: tuple[Key, ...] = (
 )
 ACCEL: tuple[Key, ...] = (
     Key(key="kernel-irqchip", hole="ioapic", read=_irqchip),
-    Key(key="tb-size", hole="tb_cache_kib", read=lambda value: str(int(value) * KIB), since=(8, 0)),
-    Key(key="dirty-ring-size", hole="kvm_dirty_ring_size", since=(8, 0)),
+    Key(key="tb-size", hole="tb_cache_kib", read=lambda value: str(int(number(value)) * KIB), since=(8, 0)),
+    Key(key="dirty-ring-size", hole="kvm_dirty_ring_size", read=number_up_to(65536), since=(8, 0)),
 )
 
 TABLES = (
@@ -113,7 +113,7 @@ def convert_features(draft: Draft) -> None:
     for word in machine:
         _convert_usual(draft, word)
     for word in draft.group("tb-size"):
-        value = word.take_read("tb-size", lambda text: str(int(text) * KIB))
+        value = word.take_read("tb-size", lambda text: str(int(number(text)) * KIB))
         draft.head.put("features", {"tb_cache_kib": value}, word)
 
 
