@@ -37,7 +37,10 @@ def parse_size_bytes(text: str, *, default_suffix: str = "") -> int:
     if number.lower().startswith("0x"):
         return int(number, 16) << shift
     if "." in number:
-        return int(float(number) * (1 << shift))
+        try:
+            return int(float(number) * (1 << shift))
+        except OverflowError as exc:
+            raise ValueError(f"{text!r} is beyond all sizes") from exc
     return int(number) << shift
 
 
