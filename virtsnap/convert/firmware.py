@@ -103,6 +103,8 @@ def _check(draft: Draft, code: Image, store: Image | None) -> None:
     for image in (code, store):
         if image is None:
             continue
+        if image.source.find("slices") is not None:
+            raise NotSayable("libvirt takes the whole of such an image, not a slice")
         if image.format not in FORMATS or "transient" in image.plan.holes:
             raise NotSayable(f"libvirt has no word for such an image ({image.format})")
         if image.format != "raw" and not draft.knows(FORMAT_SINCE):

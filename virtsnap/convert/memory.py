@@ -312,3 +312,9 @@ def count_memory_devices(draft: Draft) -> None:
             total += parse_size_bytes(size.text + (size.get("unit") or "KiB")[0].lower()) // KIB
     if memory is not None and total:
         memory.text = str(int(memory.text or 0) + total)
+    maximum, count = draft.root.find("maxMemory"), len(draft.devices.findall("memory"))
+    if maximum is not None and int(maximum.get("slots") or count) < count:
+        # libvirt wants a slot for every memory device, QEMU none for virtio-mem and virtio-pmem.
+        maximum.set("slots", str(count))
+        for word in draft.group("m"):
+            word.claim("slots", Outcome.SUBSTITUTED, f"{count}: libvirt counts every memory device")
