@@ -39,6 +39,7 @@ MENU: tuple[Key, ...] = (
     Key(key="reboot-timeout", hole="reboot_timeout_ms", read=_timeout),
 )
 TABLES = (
+    Table(group="machine", keys=(Key(key="loadparm", hole="loadparm"),)),
     Table(group="boot", keys=(Key(key="order", hole="dev"), Key(key="once", hole="dev"), *MENU,
                               Key(key="strict", hole=None))),
 )  # fmt: skip
@@ -77,6 +78,7 @@ def convert_boot(draft: Draft) -> None:
     }
     order = _letters(draft, words)
     if indexed:
+        _convert_loadparm(draft, indexed[min(indexed)])
         devs = _devs_of(draft, indexed)
         for word in words:
             word.claim("order", Outcome.SUBSTITUTED, "bootindex= comes first")
@@ -94,6 +96,15 @@ def convert_boot(draft: Draft) -> None:
         devs = [] if strict else [kind for kind in DEFAULT_ORDER if _kinds(draft)[kind]]
     for dev in devs or ["hd"]:
         draft.head.append("os", etree.Element("boot", dev=dev), *words)
+
+
+def _convert_loadparm(draft: Draft, first: Element) -> None:
+    """Give the machine's loadparm to what is booted first, where libvirt has it (<boot loadparm>)."""
+    boot = first.find("boot")
+    for word in draft.group("machine"):
+        if word.has("loadparm") and boot is not None and boot.get("loadparm") is None:
+            boot.set("loadparm", word.take("loadparm") or "")
+            word.land(boot)
 
 
 def _claim_strict(words: list[Word]) -> bool:

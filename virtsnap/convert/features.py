@@ -78,6 +78,7 @@ ACCEL: tuple[Key, ...] = (
     Key(key="kernel-irqchip", hole="ioapic", read=_irqchip),
     Key(key="tb-size", hole="tb_cache_kib", read=lambda value: str(int(number(value)) * KIB), since=(8, 0)),
     Key(key="dirty-ring-size", hole="kvm_dirty_ring_size", read=number_up_to(65536), since=(8, 0)),
+    Key(key="device", hole=None, outcome=Outcome.MANAGED),
 )
 
 TABLES = (
@@ -104,7 +105,7 @@ def convert_features(draft: Draft) -> None:
     put_keys(draft, "features", ACCEL, accel)
     if draft.head.get("features", "kvm_dirty_ring_size"):
         draft.head.put("features", {"kvm_dirty_ring": "on"})
-    _convert_threads(accel)
+    _convert_host_side(accel)
     _convert_acpi(draft)
     _convert_gic(draft)
     for word in draft.group("no-hpet"):
@@ -117,8 +118,9 @@ def convert_features(draft: Draft) -> None:
         draft.head.put("features", {"tb_cache_kib": value}, word)
 
 
-def _convert_threads(accel: list[Word]) -> None:
+def _convert_host_side(accel: list[Word]) -> None:
     for word in accel:
+        word.claim("device", Outcome.MANAGED, "libvirt's QEMU opens /dev/kvm itself")
         if word.peek("thread") == "multi":
             word.claim("thread", Outcome.IMPLIED, "what QEMU does wherever it can")
 
