@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,12 @@ import libvirt
 import pytest
 from pytest_mock import MockerFixture
 
+import virtsnap
 from tests.faults.guest_with_two import GuestWithTwo
+from tests.guest.build import GuestFiles
+from tests.host.accelerator import DomainType
 from tests.host.guests import GuestFarm
+from tests.host.private_libvirtd import PrivateLibvirtd
 from tests.host.test_save_and_load import put, tokens
 from virtsnap.errors import HypervisorError, UnsupportedError
 
@@ -20,20 +26,30 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def small_disk(two: GuestWithTwo) -> Iterator[Path]:
-    """A file system of 300 MiB, seen by the hypervisor too."""
+def small_disk() -> Iterator[Path]:
+    """A file system of 300 MiB, mounted before the daemon that shall see it starts."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount: run this test as root")
-    place = two.guest.folder / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m,mode=777", "tmpfs", place], check=True)
-    yield place
-    for snapshot in two.domain.snapshots():
-        if any(path.startswith(str(place)) for path in snapshot.overlay_paths):
-            two.domain.remove_snapshot(snapshot.name)
-    two.domain.load_snapshot("a")
-    subprocess.run(["umount", "-l", place], check=True)
-    place.rmdir()
+    with tempfile.TemporaryDirectory(prefix="virtsnap-small-") as folder:
+        place = Path(folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m,mode=777", "tmpfs", place], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def beside(small_disk: Path, guest_files: GuestFiles, accelerator: DomainType) -> Iterator[GuestWithTwo]:
+    """A guest on a daemon of its own, which sees the small file system."""
+    del small_disk
+    with PrivateLibvirtd() as host, GuestFarm(host, guest_files, accelerator) as farm:
+        guest = farm.running_guest()
+        guest.console.wait_disk()
+        with virtsnap.connect(farm.uri) as opened:
+            two = GuestWithTwo(guest=guest, domain=opened.domain(guest.name))
+            two.reset()
+            yield two
 
 
 def fill(place: Path, *, leave_bytes: int) -> Path:
@@ -45,42 +61,42 @@ def fill(place: Path, *, leave_bytes: int) -> Path:
     return filler
 
 
-def test_a_full_disk_while_memory_or_an_overlay_is_written(two: GuestWithTwo, small_disk: Path) -> None:
-    name, number = two.guest.name, two.guest.domain.ID()
+def test_a_full_disk_while_memory_or_an_overlay_is_written(beside: GuestWithTwo, small_disk: Path) -> None:
+    name, number = beside.guest.name, beside.guest.domain.ID()
     filler = fill(small_disk, leave_bytes=8 * MIB)
-    code, said = two.command("save", name, "t", "--dir", str(small_disk))
+    code, said = beside.command("save", name, "t", "--dir", str(small_disk))
     assert code == 8, said
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
-    assert two.disagreements() == []
-    assert (two.guest.domain.ID(), tokens(two.guest)) == (number, ("now", "now"))
+    assert beside.disagreements() == []
+    assert (beside.guest.domain.ID(), tokens(beside.guest)) == (number, ("now", "now"))
     filler.unlink()
-    two.domain.save_snapshot("t", directory=str(small_disk))
-    put(two.guest, "later")
+    beside.domain.save_snapshot("t", directory=str(small_disk))
+    put(beside.guest, "later")
     filler = fill(small_disk, leave_bytes=0)
-    code, said = two.command("load", name, "t")
+    code, said = beside.command("load", name, "t")
     filler.unlink()
     assert (code, "cannot make the overlay" in said) == (8, True), said
-    assert (two.guest.domain.ID(), tokens(two.guest)) == (number, ("later", "later"))
-    two.domain.load_snapshot("t")
-    assert tokens(two.guest) == ("now", "now")
+    assert (beside.guest.domain.ID(), tokens(beside.guest)) == (number, ("later", "later"))
+    beside.domain.load_snapshot("t")
+    assert tokens(beside.guest) == ("now", "now")
 
 
-def test_a_folder_that_cannot_be_written_to(two: GuestWithTwo, small_disk: Path) -> None:
-    two.domain.save_snapshot("t", directory=str(small_disk))
-    number = two.guest.domain.ID()
-    two.domain.load_snapshot("b", keep_newer=True)
-    number = two.guest.domain.ID()
+def test_a_folder_that_cannot_be_written_to(beside: GuestWithTwo, small_disk: Path) -> None:
+    beside.domain.save_snapshot("t", directory=str(small_disk))
+    number = beside.guest.domain.ID()
+    beside.domain.load_snapshot("b", keep_newer=True)
+    number = beside.guest.domain.ID()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     try:
-        code, said = two.command("save", two.guest.name, "u", "--dir", str(small_disk))
+        code, said = beside.command("save", beside.guest.name, "u", "--dir", str(small_disk))
         assert code == 8, said
-        code, said = two.command("load", two.guest.name, "t")
-        assert (code, "read-only" in said) == (8, True), said
-        assert two.guest.domain.ID() == number
+        code, said = beside.command("load", beside.guest.name, "t")
+        assert (code, "cannot be written to" in said) == (8, True), said
+        assert beside.guest.domain.ID() == number
     finally:
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    two.domain.load_snapshot("t")
-    assert tokens(two.guest) == ("now", "now")
+    beside.domain.load_snapshot("t")
+    assert tokens(beside.guest) == ("now", "now")
 
 
 @pytest.mark.parametrize("suffix", [".mem", "-vda.qcow2"])
@@ -124,17 +140,18 @@ def test_a_device_that_cannot_migrate_is_named_and_the_guest_runs_on(module_farm
     name = module_farm.new_name("mtp")
     folder = module_farm.new_folder(name)
     disk = module_farm.new_disk(folder, "disk0")
+    device = json.dumps({"driver": "usb-mtp", "rootdir": str(folder)})
+    # JSON: QEMU makes devices of the older syntax first, before there is a USB bus.
     domain = module_farm.make_domain(f"""
       <domain type='{module_farm.domain_type}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
         <name>{name}</name><memory unit='MiB'>64</memory>
         <os><type arch='x86_64' machine='pc'>hvm</type></os>
-        <devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+        <devices><controller type='usb' model='qemu-xhci'/>
+          <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
           <target dev='vda' bus='virtio'/></disk></devices>
         <qemu:commandline><qemu:arg value='-device'/>
-          <qemu:arg value='usb-mtp,rootdir={folder}'/></qemu:commandline>
+          <qemu:arg value='{device}'/></qemu:commandline>
       </domain>""")
-    import virtsnap
-
     with virtsnap.connect(module_farm.uri) as host:
         vm = host.domain(name)
         number = domain.ID()

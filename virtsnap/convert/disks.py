@@ -326,7 +326,8 @@ def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place
     if word.has("device_id") or not draft.knows((8, 2)):
         return
     drive = word.peek("drive")
-    ours = drive if drive and draft.find(drive, "drive") is not None else ""
+    # A -drive without an id has one from QEMU (`none0`); only a -blockdev has none.
+    ours = "" if draft.find(drive, "blockdev") is not None else drive or ""
     if ours != theirs:
         draft.override(element, Property(key="device_id", value=ours, given=False))
 

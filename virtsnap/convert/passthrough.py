@@ -7,6 +7,7 @@ libvirt changes (buses) are rewritten in what is passed on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.passed_paths import absolute_paths
 from virtsnap.convert.passed_places import Place, place_of
-from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS
+from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, parse_size_bytes
 from virtsnap.domain_xml.templates import Element
 
 QEMU = f"{{{QEMU_NAMESPACE}}}"
@@ -198,6 +199,9 @@ def override_value(item: Property) -> tuple[str, str]:
     a boolean, a number a number, an on/off/auto choice a string.
     """
     value = item.value
+    if item.key.endswith("-reserve"):
+        with contextlib.suppress(ValueError):
+            value = str(parse_size_bytes(value))
     if item.key not in STRINGS and item.key not in ON_OFF_AUTO:
         if value.lower() in TRUE_WORDS | FALSE_WORDS and value.lower() not in {"y", "n"}:
             return "bool", "true" if value.lower() in TRUE_WORDS else "false"

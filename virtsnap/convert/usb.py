@@ -100,7 +100,8 @@ def _add_builtin(draft: Draft, words: tuple[Word, ...]) -> bool:
         holes = {"start_port": str(2 * (int(driver[-1]) - 1))} if companion else {}
         add_controller(
             draft, model, holes, plugged=Plugged.MACHINE_USB, addr=addr, words=words,
-            multifunction="on" if driver == "ich9-usb-uhci1" else None,
+            # All of them: ehci_create_ich9_with_companions() in QEMU's hw/usb/hcd-ehci-pci.c.
+            multifunction="on" if driver.startswith("ich9-usb") else None,
         )
     return bool(devices)
 

@@ -209,6 +209,8 @@ def remove_file(path: str) -> bool:
 
     On failure: HypervisorError, and the file is still there.
     """
+    if not is_there(path):
+        return False  # unlink would say EROFS first on a read-only file system
     try:
         Path(path).unlink()
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
 from virtsnap.snapshots.places import new_token
-from virtsnap.snapshots.preflight import require_files_of, require_loadable
+from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_room_for
 from virtsnap.snapshots.recover import Recovered, recover
 from virtsnap.snapshots.run import Context, Outcome, run_plan
 from virtsnap.snapshots.steps import Plan, Step
@@ -158,7 +158,9 @@ class SnapshotDomain:
         """
 
         def prepare(view: View) -> _Prepared:
-            return _Prepared(plan=self._plan_save(view, name, directory, description, with_digests))
+            plan = self._plan_save(view, name, directory, description, with_digests)
+            require_room_for(plan)
+            return _Prepared(plan=plan)
 
         return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
 
