@@ -47,10 +47,7 @@ def _build_sga(draft: Draft, word: Word, row: DeviceRow) -> None:
         return
     word.claim("driver", Outcome.MAPPED)
     word.claim("id", Outcome.IMPLIED)
-    said = draft.fill("bios", {"useserial": "yes"})
-    bios = draft.child("os/bios")
-    bios.attrib.update({str(key): str(value) for key, value in said.attrib.items()})
-    word.land(bios)
+    draft.head.put("os", {"useserial": "yes"}, word)
 
 
 ROWS = (
@@ -58,6 +55,6 @@ ROWS = (
         drivers=("vmgenid",), template="genid", bus=Bus.NONE, build=_build_genid, since=(4, 4), once=True,
         keys=(Key(key="guid", hole="guid", read=_guid),),
     ),
-    DeviceRow(drivers=("sga",), template="bios", bus=Bus.NONE, build=_build_sga, once=True),
+    DeviceRow(drivers=("sga",), template="none", bus=Bus.NONE, build=_build_sga, once=True),
     DeviceRow(drivers=("vmcoreinfo",), template="none", bus=Bus.NONE, build=_build_vmcoreinfo, once=True),
 )

@@ -19,6 +19,7 @@ from lxml import etree
 from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.passed_paths import absolute_paths
 from virtsnap.convert.passed_places import Place, place_of
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, parse_size_bytes
 from virtsnap.domain_xml.templates import Element
@@ -107,11 +108,11 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
     if word.group == "device":
         place = place_of(draft, word)
-        place = replace(place, changes=word.passed_with | place.changes)
+        place = replace(place, changes=absolute_paths(draft, word) | word.passed_with | place.changes)
         if place.changes:
             return [word.option.spelling, _device(draft, word, place)]
-    else:
-        changes = _absolute_path(draft, word)
+    elif word.passed_as is None:
+        changes = absolute_paths(draft, word)
         if changes:
             return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
@@ -134,15 +135,6 @@ def _typed(item: Property) -> bool | int | str:
     if type_ == "bool":
         return value == "true"
     return int(value) if type_ in {"unsigned", "signed"} else value
-
-
-def _absolute_path(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the key of a relative path, which libvirt's QEMU would take from another folder."""
-    key = {"drive": "file", "blockdev": "filename"}.get(word.group)
-    path = word.peek(key) if key and word.option.argument is not None else None
-    if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
-        return {}
-    return {key: draft.absolute(path)}
 
 
 def _with_changes(word: Word, changes: dict[str, str]) -> str:

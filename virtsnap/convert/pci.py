@@ -77,7 +77,10 @@ class PciBus:
 def parse_devfn(text: str) -> Devfn:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-    pair = (int(slot, 16), int(function or "0", 16))
+    try:
+        pair = (int(slot, 16), int(function or "0", 16))
+    except ValueError:
+        pair = (-1, -1)
     if not (0 <= pair[0] < SLOTS and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair

@@ -65,6 +65,7 @@ UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
     **dict.fromkeys(("disable-legacy", "disable-modern"), "what is in force is seen in the PCI id and the BARs"),
     "usb_version": "the speed in force is read from the port",
+    "masterbus": "the name of a bus; the companion's place says whose it is",
 }
 # What only says which place was asked for: the place itself is compared.
 UNSEEN_ON_A_BUS = frozenset({("usb-bus", "port")})
