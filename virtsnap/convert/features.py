@@ -90,7 +90,7 @@ TABLES = (
 )
 
 # Machines whose guests have ACPI tables unless acpi=off; those for which libvirt wants UEFI as well.
-ACPI_FAMILIES = frozenset({"pc", "q35", "virt"})
+ACPI_FAMILIES = frozenset({"pc", "q35", "virt", "microvm"})
 # Source: qemuValidateDomainDefFeatures() in qemu_validate.c.
 ACPI_NEEDS_UEFI = frozenset({"aarch64"})
 
