@@ -11,6 +11,7 @@ from lxml import etree
 
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.audio import convert_audio
+from virtsnap.convert.ccw import CcwDevices
 from virtsnap.convert.defaults import convert_defaults
 from virtsnap.convert.descriptors import drop_descriptors
 from virtsnap.convert.devices import convert_devices
@@ -61,6 +62,7 @@ def _assign_addresses(draft: Draft) -> None:
     for element, item in draft.pci.assign():
         draft.override(element, item)
     strip_zpci(draft)
+    draft.part(CcwDevices).assign()
 
 
 # First what decides about the rest, last what is left over.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from virtsnap.convert.ccw import CcwDevices
 from virtsnap.convert.claims import Options
 from virtsnap.convert.disk_places import at_ide, at_scsi
 from virtsnap.convert.disks import drive_address, plan_backend, write_disk
@@ -104,6 +105,7 @@ def _convert(draft: Draft, drive: Drive, plug: Plug) -> None:
 def _virtio_address(draft: Draft, addr: str | None, element: etree._Element) -> None:
     """Place a virtio disk: the machine's own kind of virtio device, plugged after every -device in text form."""
     if draft.machine.family.name == "s390-ccw-virtio":
+        draft.part(CcwDevices).add(None, element, plugged=Plugged.DRIVE)
         return
     draft.pci.add(None, element, plugged=Plugged.DRIVE, addr=addr)
 

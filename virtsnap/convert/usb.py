@@ -157,6 +157,7 @@ def _convert_host(draft: Draft, word: Word, text: str) -> None:
         holes |= {"host_bus": str(int(place[1])), "host_device": str(int(place[2]))}
     elif product is not None:
         holes |= {"vendor_id": f"0x{int(product[1], 16):04x}", "product_id": f"0x{int(product[2], 16):04x}"}
+        holes["startup_policy"] = "optional"  # QEMU starts without the device, too
     else:
         return
     element = draft.add(draft.fill("hostdev_usb", holes), word)
