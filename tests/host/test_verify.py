@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,6 +154,25 @@ def test_stopped_process_is_gone_after_an_error() -> None:
         pid = machine.execute("query-cpus-fast")[0]["thread-id"]
         raise RuntimeError
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_process_ends_with_a_verify_that_is_killed() -> None:
+    script = (
+        "import sys, time, pathlib\n"
+        "from virtsnap.host.stopped_machine import stopped_process\n"
+        f"with stopped_process(['{EMULATOR}', '-display', 'none'], folder=pathlib.Path('/')) as machine:\n"
+        "    print(machine.execute('query-cpus-fast')[0]['thread-id'], flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as verify:
+        assert verify.stdout is not None
+        task = Path(f"/proc/{verify.stdout.readline().strip()}")
+        assert task.exists()
+        verify.kill()
+    deadline = time.monotonic() + 10
+    while task.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_refused_domain_is_an_error_with_libvirts_words(host_uri: str) -> None:

@@ -8,10 +8,12 @@ handle, and the domain is a transient one with a name of its own.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
 import resource
+import signal
 import subprocess
 import tempfile
 import time
@@ -29,6 +31,9 @@ from virtsnap.host.translate import translated
 
 # It logs every QEMU that ends early; what there is to say is raised.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
@@ -64,7 +69,7 @@ def stopped_process(argv: Sequence[str], *, folder: Path) -> Iterator[StoppedMac
             try:
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder,
-                    start_new_session=True, preexec_fn=_no_core_dumps,
+                    start_new_session=True, preexec_fn=_bind_to_us,
                     env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "LC_ALL": "C"},
                 )
             except OSError as exc:
@@ -79,8 +84,10 @@ def stopped_process(argv: Sequence[str], *, folder: Path) -> Iterator[StoppedMac
                 _close(monitor)
 
 
-def _no_core_dumps() -> None:
+def _bind_to_us() -> None:
+    """Have the kernel end QEMU when we are killed, and let a QEMU that aborts leave no core file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _connect(socket: str, process: subprocess.Popen[bytes], messages: Path) -> QEMUMonitorProtocol:
