@@ -205,6 +205,11 @@ def test_what_is_not_supported_is_refused_by_name(guest: RunningGuest) -> None:
     assert run(FRONT, guest.uri, "snapshot-revert", name, "disks", "--running").code == 0
     guest.console.wait_disk(timeout_s=90)
     assert guest.console.check("cat /mnt/token") == "disks"
+    put(guest, "halted")
+    assert run(FRONT, guest.uri, "snapshot-create-as", name, "halted", "--halt", "--validate").code == 0
+    assert not guest.domain.isActive()
+    assert run(FRONT, guest.uri, "snapshot-revert", name, "halted").code == 0
+    assert tokens(guest) == ("halted", "halted")
 
 
 def shell(line: str, uri: str, environment: dict[str, str]) -> Said:

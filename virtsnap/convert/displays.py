@@ -78,9 +78,9 @@ def _nographic(draft: Draft, word: Word) -> None:
     That second half is -machine graphics=off; libvirt gives it for <bios useserial='yes'/>, which
     wants a serial port (virDomainDefPostParseCommon(), qemuBuildMachineCommandLine()).
     """
-    if draft.machine.arch not in {"x86_64", "i686"} or draft.machine.family.pci_root is None:
+    if draft.machine.arch not in {"x86_64", "i686"}:
         word.claim_rest(Outcome.IMPLIED, "no <graphics>; the serial port stands in the domain")
-    elif draft.devices.find("serial") is not None:
+    elif draft.machine.family.pci_root is not None and draft.devices.find("serial") is not None:
         word.claim_rest(Outcome.MAPPED)
         draft.head.put("os", {"useserial": "yes"}, word)
     else:

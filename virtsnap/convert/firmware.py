@@ -73,9 +73,10 @@ def convert_firmware(draft: Draft) -> None:
 def _convert_bios(draft: Draft, word: Word) -> None:
     """Read -bios: a path is the ROM's; a bare name is found in QEMU's own folders, which is left to QEMU."""
     name = word.peek("bios") or ""
-    if "/" not in name and not (draft.base / name).is_file():
+    if name == "default":
+        word.take("bios", Outcome.IMPLIED, "what QEMU takes without a word (riscv_default_firmware_name())")
         return
-    if name in ("", "none", "default"):
+    if name in ("", "none") or ("/" not in name and not (draft.base / name).is_file()):
         return
     word.take("bios")
     holes: dict[str, str | None] = {"loader": draft.absolute(name), "loader_type": "rom"}
@@ -102,6 +103,8 @@ def _check(draft: Draft, code: Image, store: Image | None) -> None:
     for image in (code, store):
         if image is None:
             continue
+        if image.source.find("slices") is not None:
+            raise NotSayable("libvirt takes the whole of such an image, not a slice")
         if image.format not in FORMATS or "transient" in image.plan.holes:
             raise NotSayable(f"libvirt has no word for such an image ({image.format})")
         if image.format != "raw" and not draft.knows(FORMAT_SINCE):

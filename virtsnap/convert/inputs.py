@@ -16,12 +16,18 @@ def _usb(type_: str, *drivers: str) -> DeviceRow:
 
 def _build_virtio(draft: Draft, word: Word, row: DeviceRow) -> None:
     driver = word.peek("driver") or ""
+    holes: dict[str, str | None] = {}
+    if driver.startswith("virtio-input-host"):
+        evdev = word.peek("evdev")
+        if not evdev or "\n" in evdev:
+            return  # QEMU would refuse it, and in its own words
+        holes["evdev"] = draft.absolute(evdev)
     model = None
     if driver.endswith("-non-transitional"):
         model = "virtio-non-transitional"
     elif driver.endswith("-transitional"):
         model = "virtio-transitional"
-    build_device(draft, word, row, {"input_model": model})
+    build_device(draft, word, row, holes | {"input_model": model})
 
 
 def _virtio(type_: str, name: str, keys: tuple[Key, ...] = ()) -> DeviceRow:

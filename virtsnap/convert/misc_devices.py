@@ -11,7 +11,7 @@ from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.pci_keys import ACPI_KEYS
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
-from virtsnap.convert.values import hexadecimal, number, on_off, only_if, size_in
+from virtsnap.convert.values import hexadecimal, number, on_off, only_if, positive, size_in
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 
@@ -114,7 +114,7 @@ ROWS = (
     DeviceRow(
         drivers=virtio("virtio-rng"), template="rng", bus=Bus.PCI, build=_build_rng,
         keys=(
-            Key(key="max-bytes", hole="rate_bytes", read=number),
+            Key(key="max-bytes", hole="rate_bytes", read=positive),
             Key(key="period", hole="rate_period", read=number),
             *VIRTIO_KEYS,
             *ACPI_KEYS,

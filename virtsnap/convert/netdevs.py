@@ -150,7 +150,8 @@ def _read(draft: Draft, word: Word) -> Netdev:
             continue
         row = rows.get(item.key)
         if row is None:
-            raise NotSayable(WHY.get(item.key.partition(".")[0]) or f"libvirt has no word for {item.key} of {word.peek('type')}")
+            reason = f"libvirt has no word for {item.key} of {word.peek('type')}"
+            raise NotSayable(WHY.get(item.key.partition(".")[0], reason))
         try:
             value = row.read(item.value)
         except NotSayable as exc:

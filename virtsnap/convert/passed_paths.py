@@ -29,8 +29,8 @@ DEVICE_PATHS: Mapping[str, tuple[str, ...]] = {"loader": ("file",), "guest-loade
 
 def absolute_paths(draft: Draft, word: Word) -> dict[str, str]:
     """Give the keys of a word that hold a relative path, with the absolute one."""
-    if word.option.argument is None:
-        return {}
+    if word.option.argument is None or word.has("abstract"):
+        return {}  # a flag, or a socket whose name is no path
     keys = DEVICE_PATHS.get(word.peek("driver") or "", ()) if word.group == "device" else PATHS.get(word.group, ())
     found = {key: word.peek(key) or "" for key in keys}
     return {key: draft.absolute(path) for key, path in found.items() if _relative(path)}

@@ -74,8 +74,8 @@ def convert_rest(draft: Draft) -> None:
             word.claim_rest(Outcome.PASSTHROUGH)
             whole.append(word)
             passed.append(word)
-        elif left and word.group == "device" and word.elements and draft.knows(OVERRIDE_SINCE):
-            overrides.setdefault(id(word.elements[0]), (word.elements[0], []))[1].extend(left)
+        elif left and (device := _device_of(draft, word)) is not None and draft.knows(OVERRIDE_SINCE):
+            overrides.setdefault(id(device), (device, []))[1].extend(left)
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:override>")
         elif word.passed_as is not None and word.elements:
             args += word.passed_as
@@ -98,6 +98,13 @@ def convert_rest(draft: Draft) -> None:
             etree.SubElement(commandline, QEMU + "arg", value=argument)
         for word in passed:
             word.land(commandline)
+
+
+def _device_of(draft: Draft, word: Word) -> Element | None:
+    """Give the device of libvirt's that a -device became; features and the like have no properties to override."""
+    if word.group != "device":
+        return None
+    return next((element for element in word.elements if element.getparent() is draft.devices), None)
 
 
 def _names(items: list[Property]) -> str:

@@ -222,7 +222,8 @@ def plan_load(
     )
     running_on = {disk.target: disk.path for disk in view.writable_disks if disk.path}
     revert = Revert(
-        facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, is_active=view.is_active, saved_xml=saved_xml,
+        facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, in_use=_in_use(view),
+        is_active=view.is_active, saved_xml=saved_xml,
         persistent_xml=for_next_boot or in_snapshot, previous_persistent_xml=view.persistent_xml,
         overlays=overlays,
         # Where libvirt does not set owners itself (dynamic_ownership = 0), QEMU opens what it could open before.
@@ -230,10 +231,10 @@ def plan_load(
         start=request.final != "as-saved",
     )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
-    steps += [
-        MakeFolder(path=folder), RequireAbsent(paths=tuple(path for _, path in overlays)),
-        *engine.prepare(revert), *engine.switch(revert),
-    ]
+    prepared = engine.prepare(revert)
+    if prepared:
+        steps += [MakeFolder(path=folder), RequireAbsent(paths=tuple(path for _, path in overlays)), *prepared]
+    steps += engine.switch(revert)
     previous = next((other for other in view.catalog.snapshots if other.is_current), None)
     if previous is None or previous.object_name != snapshot.object_name:
         steps.append(MakeCurrent(
@@ -252,6 +253,16 @@ def plan_load(
     if not view.is_persistent and (facts.memory is not None or revert.start):
         afterwards.append(MakeTransient())
     return Plan(op="load", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
+
+
+def _in_use(view: View) -> frozenset[str]:
+    found = {disk.path for disk in (*view.disks, *view.persistent_disks) if disk.path}
+    for chain in view.chains.values():
+        found |= set(chain)
+    for snapshot in view.catalog.snapshots:
+        found |= view.files_of(snapshot) or set()
+        found |= set(snapshot.overlay_paths)
+    return frozenset(found)
 
 
 def _runs_after(final: Final, facts: Facts) -> bool:

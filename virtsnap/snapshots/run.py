@@ -469,6 +469,7 @@ def _(step: st.RevertNatively, context: Context) -> None:
     # the current snapshot's <revertDisks>, else its overlays (qemuSnapshotRevertExternalFinish, 9.9 to 11.3).
     marked = with_revert_disks(marked, [target for target, _ in step.frozen], path=_NO_FILE)
     domain.redefine_snapshot(marked, current=True)
+    _await_a_new_second(step)
     domain.revert(kept.object_name, paused=step.has_memory)
     if domain.is_active():
         for prefix, uri in our_metadata(domain.live_xml()):
@@ -492,11 +493,22 @@ def _(step: st.RevertNatively, context: Context) -> None:
         _remove_native(step)
 
 
+def _await_a_new_second(step: st.RevertNatively) -> None:
+    """Wait while there is an overlay of this second's name: libvirt would refuse to make another."""
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline and any(
+        is_native_overlay(path, frozen, since_s=int(time.time()))
+        for _, frozen in step.frozen for path in host_files.files_beside(frozen)
+    ):
+        time.sleep(0.05)
+
+
 def _remove_native(step: st.RevertNatively, *, but: tuple[str, ...] = ()) -> None:
     """Remove what this revert made and left: a try that failed, or was cut off."""
     for _, frozen in step.frozen:
         for path in host_files.files_beside(frozen):
-            if path not in but and is_native_overlay(path, frozen, since_s=step.since_s):
+            ours = path not in step.there and is_native_overlay(path, frozen, since_s=step.since_s)
+            if ours and path not in but:
                 host_files.remove_file(path)
 
 
@@ -505,7 +517,8 @@ def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
     now = {disk.target: disk.path for disk in read_disks(parse_xml(xml))}
     return tuple(
         path for target, frozen in step.frozen
-        if (path := now.get(target)) is not None and is_native_overlay(path, frozen, since_s=step.since_s)
+        if (path := now.get(target)) is not None and path not in step.there
+        and is_native_overlay(path, frozen, since_s=step.since_s)
     )
 
 

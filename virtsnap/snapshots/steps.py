@@ -213,7 +213,7 @@ class RevertNatively(Step):
     """Have libvirt revert to a snapshot, paused; both definitions follow. Undo: end the guest, put all back.
 
     libvirt makes an overlay beside each file of `frozen` (target, path), named by the second;
-    `since_s` tells those made now from older ones.
+    `since_s` and `there` (what the domain and its snapshots stand on) tell those made now from older ones.
     """
 
     phase = "restore"
@@ -221,6 +221,7 @@ class RevertNatively(Step):
     has_memory: bool
     frozen: tuple[tuple[str, str], ...]
     since_s: int
+    there: frozenset[str]
     previous_xml: str
 
     def describe(self) -> str:
