@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from virtsnap.convert.disk_places import kept_scsi_place
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
 from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION
@@ -16,7 +17,6 @@ from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION
 # The kinds of controller that a device needs, by the name of its driver.
 NEEDS = (
     (re.compile(r"virtserialport|virtconsole"), "virtio-serial"),
-    (re.compile(r"scsi-(?:hd|cd|disk|block|generic)"), "scsi"),
     (re.compile(r"ccid-card-.*"), "ccid"),
 )
 # Controllers of the machine itself: their buses are called the same under libvirt.
@@ -33,6 +33,7 @@ def _bus(draft: Draft, word: Word) -> dict[str, str]:
     if word.peek("driver") in WITH_PCI_FUNCTION:
         return {}  # its function takes a slot of which nothing can be said
     changes = draft.pci.passthrough_address(word) or draft.usb.passthrough_address(word)
+    changes = changes or kept_scsi_place(draft, word)
     if changes:
         return changes
     bus = word.peek("bus")
