@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from types import ModuleType
 
 import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
+from virtsnap.convert.disk_places import keep_scsi_place
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
 from virtsnap.convert.nics import unknown_card
 from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
 from virtsnap.convert.rows import Bus, DeviceRow, Table
+
+# Devices on a SCSI bus, each of which has an id there.
+SCSI = re.compile(r"scsi-(?:hd|cd|disk|block|generic)")
 
 
 @functools.cache
@@ -70,3 +75,5 @@ def _keep_place(draft: Draft, word: Word, row: DeviceRow | None) -> None:
         draft.pci.add(word, None)
     elif bus is Bus.USB:
         draft.usb.add(word, None)
+    elif SCSI.fullmatch(driver):
+        keep_scsi_place(draft, word)

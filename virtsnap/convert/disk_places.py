@@ -80,6 +80,28 @@ def place_scsi(draft: Draft, word: Word) -> Place:
     raise NotSayable("its place on the SCSI bus is taken")
 
 
+def keep_scsi_place(draft: Draft, word: Word) -> None:
+    """Let a SCSI device that stays QEMU's take its place, so that those behind it keep theirs."""
+    parts = draft.part(StorageParts)
+    try:
+        place = place_scsi(draft, word)
+    except NotSayable:
+        return
+    parts.take(place)
+    parts.kept[id(word)] = place
+
+
+def kept_scsi_place(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the keys that say the place of a SCSI device that stays QEMU's."""
+    place = draft.part(StorageParts).kept.get(id(word))
+    if place is None:
+        return {}
+    narrow = place.controller.element is not None and place.controller.element.get("model") in NARROW_MODELS
+    id_, lun = (place.unit, 0) if narrow else (place.target, place.unit)
+    bus = {"bus": f"{place.controller.alias}.0", "scsi-id": str(id_)}
+    return bus | ({"channel": str(place.bus), "lun": str(lun)} if lun or place.bus else {})
+
+
 def at_scsi(controller: Controller, channel: int, id_: int, lun: int) -> Place:
     """Give the place of QEMU's (channel, scsi-id, lun)."""
     model = controller.element.get("model") if controller.element is not None else None

@@ -8,8 +8,8 @@ QEMU would have found, because libvirt's controllers come later than it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
+from virtsnap.convert.disk_places import kept_scsi_place
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
 from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION
@@ -17,45 +17,30 @@ from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION
 # The kinds of controller that a device needs, by the name of its driver.
 NEEDS = (
     (re.compile(r"virtserialport|virtconsole"), "virtio-serial"),
-    (re.compile(r"scsi-(?:hd|cd|disk|block|generic)"), "scsi"),
     (re.compile(r"ccid-card-.*"), "ccid"),
 )
 # Controllers of the machine itself: their buses are called the same under libvirt.
 BUILT_IN = frozenset({"ide", "floppy-bus"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The keys that a passed-on device says otherwise; `made_by_libvirt`: libvirt's own -device makes its bus."""
-
-    changes: dict[str, str] = field(default_factory=dict)
-    made_by_libvirt: bool = False
-
-
-def place_of(draft: Draft, word: Word) -> Place:
-    """Give the place of a -device, once all addresses are assigned."""
+def place_of(draft: Draft, word: Word) -> dict[str, str]:
+    """Give the keys that a passed-on -device must say otherwise, once all addresses are assigned."""
     master = draft.usb.alias_of(word.peek("masterbus") or "")
-    found = _bus(draft, word)
-    if master is None:
-        return found
-    return Place(changes={**found.changes, "masterbus": master}, made_by_libvirt=True)
+    return _bus(draft, word) | ({} if master is None else {"masterbus": master})
 
 
-def _bus(draft: Draft, word: Word) -> Place:
-    changes = draft.pci.passthrough_address(word)
+def _bus(draft: Draft, word: Word) -> dict[str, str]:
     if word.peek("driver") in WITH_PCI_FUNCTION:
-        return Place()  # its function takes a slot of which nothing can be said
+        return {}  # its function takes a slot of which nothing can be said
+    changes = draft.pci.passthrough_address(word) or draft.usb.passthrough_address(word)
+    changes = changes or kept_scsi_place(draft, word)
     if changes:
-        root = draft.pci.root
-        return Place(changes=changes, made_by_libvirt=root is None or changes["bus"] != root.name)
-    changes = draft.usb.passthrough_address(word)
+        return changes
     bus = word.peek("bus")
-    if not changes and bus is not None:
-        name = draft.pci.alias_of(bus) or draft.usb.alias_of(bus) or _other_bus(draft, bus)
-        changes = {} if name is None else {"bus": name}
-    elif not changes:
-        changes = _default_bus(draft, word)
-    return Place(changes=changes, made_by_libvirt=bool(changes))
+    if bus is None:
+        return _default_bus(draft, word)
+    name = draft.pci.alias_of(bus) or draft.usb.alias_of(bus) or _other_bus(draft, bus)
+    return {} if name is None else {"bus": name}
 
 
 def _other_bus(draft: Draft, bus: str) -> str | None:

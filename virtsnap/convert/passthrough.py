@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from lxml import etree
@@ -20,7 +19,7 @@ from virtsnap.command_line.keyval import Properties, Property, join_commas, pars
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.passed_paths import absolute_paths
-from virtsnap.convert.passed_places import Place, place_of
+from virtsnap.convert.passed_places import place_of
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, parse_size_bytes
 from virtsnap.domain_xml.templates import Element
 
@@ -29,7 +28,9 @@ QEMU = f"{{{QEMU_NAMESPACE}}}"
 # Buses that the machine itself brings: they are there before any -device.
 BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
 
-# Names that a user gives, which may look like numbers; a USB port is a text too (`1.2`).
+# Devices whose port is a number; that of a USB device is a text (`1.2`).
+PCI_PORT = re.compile(r"pcie-root-port|ioh3420|xio3130-downstream|cxl-.*")
+# Names that a user gives, which may look like numbers.
 NAMES = frozenset({"id", "drive", "chardev", "netdev", "fsdev", "memdev", "rng", "audiodev"})
 
 # <qemu:override> came with libvirt 8.2.
@@ -94,7 +95,7 @@ def convert_rest(draft: Draft) -> None:
     args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
-        for argument in _behind_libvirts(args):
+        for argument in _behind_libvirts(args) if draft.knows(JSON_SINCE) else args:
             etree.SubElement(commandline, QEMU + "arg", value=argument)
         for word in passed:
             word.land(commandline)
@@ -114,10 +115,9 @@ def _names(items: list[Property]) -> str:
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
     if word.group == "device":
-        place = place_of(draft, word)
-        place = replace(place, changes=absolute_paths(draft, word) | word.passed_with | place.changes)
-        if place.changes:
-            return [word.option.spelling, _device(draft, word, place)]
+        changes = absolute_paths(draft, word) | word.passed_with | place_of(draft, word)
+        if changes:
+            return [word.option.spelling, _with_changes(word, changes)]
     elif word.passed_as is None:
         changes = absolute_paths(draft, word)
         if changes:
@@ -127,21 +127,6 @@ def _whole(draft: Draft, word: Word) -> list[str]:
     if more and words[-2:-1] == ["-device"]:
         return [*words[:-1], f"{words[-1]},{join_commas([*more.items()])}"]
     return words
-
-
-def _device(draft: Draft, word: Word, place: Place) -> str:
-    """Write a -device anew; in JSON where its bus is libvirt's, since QEMU plugs the text forms before."""
-    if place.made_by_libvirt and draft.knows(JSON_SINCE) and not word.properties.json:
-        document: dict[str, Any] = {item.key: _typed(item) for item in word.properties if item.given}
-        return json.dumps(document | place.changes)
-    return _with_changes(word, place.changes)
-
-
-def _typed(item: Property) -> bool | int | str:
-    type_, value = override_value(item)
-    if type_ == "bool":
-        return value == "true"
-    return int(value) if type_ in {"unsigned", "signed"} else value
 
 
 def _with_changes(word: Word, changes: dict[str, str]) -> str:
@@ -183,9 +168,10 @@ def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
     for argument in args:
         flat = before == "-device" and not argument.startswith("{")
         items = parse_keyval(argument, "driver") if flat else Properties()
-        bus = items.get("bus")
-        if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
-            texts = NAMES | {"port"} if (items.get("driver") or "").startswith("usb-") else NAMES
+        buses = [items.get(key) for key in ("bus", "masterbus")]
+        elsewhere = any(bus and not BUILT_IN_BUS.fullmatch(bus) for bus in buses)
+        if elsewhere and not any("." in item.key for item in items):
+            texts = NAMES if PCI_PORT.fullmatch(items.get("driver") or "") else NAMES | {"port"}
             yield json.dumps({item.key: item.value if item.key in texts else _json_value(item) for item in items})
         else:
             yield argument

@@ -207,7 +207,10 @@ class PciTopology:
                 if function.devfn is not None:
                     bus.taken[function.devfn] = function
         _number(self.root, self._buses.values(), {id(bus): self._above(bus) for bus in self._buses.values()})
-        return [moved for function in functions for moved in self._write(function)]
+        moved = [each for function in functions for each in self._write(function)]
+        for function in functions:
+            self._hold(function)
+        return moved
 
     def _named(self, name: str) -> PciBus | None:
         found = self._buses.get(name) or self._buses.get(name.removesuffix(".0"))
@@ -233,15 +236,29 @@ class PciTopology:
             if self._family not in SLOTLESS:
                 yield function.element, Property(key="addr", value=f"0x{slot:x}.0x{number:x}")
             slot, number = free
-        address = etree.SubElement(
-            function.element, "address", type="pci", domain="0x0000", bus=f"0x{bus.index:02x}",
-            slot=f"0x{slot:02x}", function=f"0x{number:x}",
-        )
+        address = _put_address(function.element, bus.index, (slot, number))
         if function.multifunction is not None:
             address.set("multifunction", "on" if function.multifunction in {"on", "true", "yes"} else "off")
         if function.word is not None and function.word.group == "device":
             for key in ("bus", "addr", "multifunction"):
                 function.word.claim(key, Outcome.MAPPED)
+
+    def _hold(self, function: PciFunction) -> None:
+        """Give a device whose bus nothing here makes some free slot in libvirt's eyes, the last there is.
+
+        Bus and address of its own stay as they are said, by override. Without an
+        address libvirt would choose one, and on PCI Express add a port for it.
+        """
+        if function.element is None or self.bus_of(function) is not None or self.root is None or not self._guesses:
+            return
+        free = next((slot for slot in reversed(range(SLOTS)) if self._is_free(slot)), None)
+        if free is not None:
+            self.root.taken[(free, 0)] = function
+            _put_address(function.element, 0, (free, 0))
+
+    def _is_free(self, slot: int) -> bool:
+        assert self.root is not None
+        return not any((slot, number) in self.root.taken for number in range(8))
 
     def passthrough_address(self, word: Word) -> dict[str, str]:
         """Give bus and addr to write for a device that is passed through, after `assign`."""
@@ -257,6 +274,14 @@ class PciTopology:
         """Give the name that a bus other than the first has under libvirt, after `assign`."""
         bus = self._named(name)
         return None if bus is None or bus is self.root else bus.alias
+
+
+def _put_address(element: Element, bus: int, devfn: Devfn) -> Element:
+    slot, number = devfn
+    return etree.SubElement(
+        element, "address", type="pci", domain="0x0000", bus=f"0x{bus:02x}", slot=f"0x{slot:02x}",
+        function=f"0x{number:x}",
+    )
 
 
 def _read_devfn(word: Word | None, addr: str | None) -> Devfn | None:

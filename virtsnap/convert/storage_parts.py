@@ -35,12 +35,13 @@ class Disk:
 
 @dataclass(kw_only=True)
 class StorageParts:
-    """The state; `users` counts the -device words of each drive or node."""
+    """The state; `users` counts the -device words of each drive or node, `kept` has places by the word's id()."""
 
     drives: list[Drive] = field(default_factory=list)
     graph: BlockGraph | None = None
     users: Counter[str] = field(default_factory=Counter)
     taken: set[tuple[int, int, int, int]] = field(default_factory=set)
+    kept: dict[int, Place] = field(default_factory=dict)
     disks: list[Disk] = field(default_factory=list)
 
     def start(self, draft: Draft) -> BlockGraph:
