@@ -98,4 +98,6 @@ def _report_text(report: dict[str, Any]) -> str:
         lines.append(f"{entry['outcome']:<12}{entry['text']}\n    {parts}\n")
         if entry["note"]:
             lines.append(f"    note: {entry['note']}\n")
+        if "host" in entry:
+            lines.append(f"    host: {entry['host']}\n")
     return "".join(lines)

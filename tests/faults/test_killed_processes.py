@@ -11,16 +11,16 @@ from tests.host.test_save_and_load import put, tokens
 
 # Verb and snapshot, the number of its steps (tidying up included), and the step from which on it is finished.
 OPERATIONS = {
-    "save c": (3, 2),
-    "save b": (6, 2),
-    "load a": (9, 3),
-    "load b": (7, 3),
+    "save c": (4, 3),
+    "save b": (7, 3),
+    "load a": (10, 4),
+    "load b": (8, 4),
     "rm a": (2, 1),
     "rm b": (2, 1),
 }
 # What `make test` runs of it: around the step that makes the difference.
-SAMPLE = {("save b", "after", 2), ("save b", "after", 4), ("load a", "before", 4), ("load a", "after", 4),
-          ("save c", "before", 2), ("rm a", "before", 1)}
+SAMPLE = {("save b", "after", 3), ("save b", "after", 5), ("load a", "before", 5), ("load a", "after", 5),
+          ("save c", "before", 3), ("rm a", "before", 1)}
 
 MATRIX = [
     pytest.param(words, when, step, id=f"{words.replace(' ', '-')}-{when}-{step}",
@@ -70,7 +70,7 @@ def test_every_step_is_in_the_matrix(two: GuestWithTwo) -> None:
 def test_a_recovery_that_is_killed_is_recovered(two: GuestWithTwo) -> None:
     name = two.guest.name
     killed = "-m", "tests.faults.killed"
-    assert two.command("load", name, "a", program=(*killed, "after", "4"))[0] == -signal.SIGKILL
+    assert two.command("load", name, "a", program=(*killed, "after", "5"))[0] == -signal.SIGKILL
     for step in ("1", "2", "3"):
         code, said = two.command("recover", name, program=(*killed, "after", step))
         assert code == -signal.SIGKILL, said
@@ -81,7 +81,7 @@ def test_a_recovery_that_is_killed_is_recovered(two: GuestWithTwo) -> None:
 
 
 def test_the_next_operation_recovers_first_and_says_so(two: GuestWithTwo) -> None:
-    killed = ("-m", "tests.faults.killed", "after", "2")
+    killed = ("-m", "tests.faults.killed", "after", "3")
     two.command("save", two.guest.name, "b", program=killed)
     put(two.guest, "later")
     code, said = two.command("save", two.guest.name, "c")
@@ -91,7 +91,7 @@ def test_the_next_operation_recovers_first_and_says_so(two: GuestWithTwo) -> Non
 
 
 def test_a_load_whose_guest_was_started_by_somebody_else_is_taken_back(two: GuestWithTwo) -> None:
-    killed = ("-m", "tests.faults.killed", "after", "3")
+    killed = ("-m", "tests.faults.killed", "after", "4")
     two.command("load", two.guest.name, "a", program=killed)
     assert not two.guest.domain.isActive()
     assert two.on_disk() == "now"

@@ -61,8 +61,8 @@ def removed(plan: Plan) -> set[str]:
 
 def test_a_first_save_makes_a_folder_beside_the_disk_and_one_object() -> None:
     plan = save("s", view())
-    assert kinds(plan) == ["MakeFolder", "TakeSnapshot", "RecordFacts"]
-    take = plan.steps[1]
+    assert kinds(plan) == ["MakeFolder", "RequireAbsent", "TakeSnapshot", "RecordFacts"]
+    take = plan.steps[2]
     assert isinstance(take, TakeSnapshot)
     assert take.memory_path == f"{FOLDER}/000000aa.mem"
     assert take.overlays == (("vda", f"{FOLDER}/000000aa-vda.qcow2"),)
@@ -74,20 +74,20 @@ def test_a_first_save_makes_a_folder_beside_the_disk_and_one_object() -> None:
 
 def test_a_name_cannot_inject_xml_nor_leave_the_folder() -> None:
     plan = save("../<x>&'\"/", view())
-    take = plan.steps[1]
+    take = plan.steps[2]
     assert isinstance(take, TakeSnapshot)
     assert etree.fromstring(take.xml).findtext("name") == "%2E.%2F<x>&'\"%2F"
     assert all(path.startswith(FOLDER + "/") for _, path in take.overlays)
 
 
 def test_a_save_elsewhere_still_has_a_folder_of_the_domains_own() -> None:
-    take = save("s", view(), "/big").steps[1]
+    take = save("s", view(), "/big").steps[2]
     assert isinstance(take, TakeSnapshot)
     assert str(take.memory_path).startswith(FOLDER.replace("/images", "/big"))
 
 
 def test_a_second_save_stays_in_the_folder() -> None:
-    take = save("s", view(chain=LINE)).steps[1]
+    take = save("s", view(chain=LINE)).steps[2]
     assert isinstance(take, TakeSnapshot)
     assert take.memory_path == f"{FOLDER}/000000aa.mem"
 
@@ -95,13 +95,14 @@ def test_a_second_save_stays_in_the_folder() -> None:
 def test_replacing_drops_the_old_one_only_after_the_new_one_is_recorded() -> None:
     plan = save("c", view(line_of_three(), chain=LINE))
     assert kinds(plan) == [
-        "MakeFolder", "TakeSnapshot", "RecordFacts", "ForgetObjects", "RenameObject", "RemoveFiles",
+        "MakeFolder", "RequireAbsent", "TakeSnapshot", "RecordFacts", "ForgetObjects", "RenameObject",
+        "RemoveFiles",
     ]
     assert removed(plan) == {memory(3)}  # its layers carry the line on
 
 
 def test_a_shut_off_domain_gets_a_snapshot_without_memory() -> None:
-    take = save("s", view(active=False)).steps[1]
+    take = save("s", view(active=False)).steps[2]
     assert isinstance(take, TakeSnapshot)
     assert (take.memory_path, take.is_active) == (None, False)
 
@@ -168,8 +169,8 @@ def test_a_broken_chain_is_refused() -> None:
 def test_a_load_can_fail_only_before_the_stop_or_be_taken_back() -> None:
     plan = load("b", view(line_of_three(), chain=LINE))
     assert kinds(plan) == [
-        "MakeFolder", "MakeOverlay", "StopGuest", "RestoreMemory", "DefineDomain", "MakeCurrent", "ResumeGuest",
-        "ForgetObjects", "RemoveFiles",
+        "MakeFolder", "RequireAbsent", "MakeOverlay", "StopGuest", "RestoreMemory", "DefineDomain",
+        "MakeCurrent", "ResumeGuest", "ForgetObjects", "RemoveFiles",
     ]
 
 
@@ -213,7 +214,7 @@ def test_what_the_guest_does_after_a_load(final: Final, state: str, runs: bool) 
 def test_an_offline_snapshot_is_booted_unless_it_is_to_stay_as_saved() -> None:
     catalog = read_catalog([(ours(1, "a", parent=None, chain=[BASE], state="shutoff"), True)])
     of = view(catalog, chain=[overlay(1), BASE])
-    assert kinds(load("a", of))[2:6] == ["StopGuest", "DefineDomain", "StartGuest", "ResumeGuest"]
+    assert kinds(load("a", of))[3:7] == ["StopGuest", "DefineDomain", "StartGuest", "ResumeGuest"]
     assert "StartGuest" not in kinds(load("a", of, final="as-saved"))
 
 
@@ -246,5 +247,5 @@ def test_missing_and_bad_names() -> None:
 
 def test_every_step_says_in_a_line_what_it_does() -> None:
     lines = load("a", view(line_of_three(), chain=LINE, persistent=False)).describe()
-    assert len(lines) == 11
+    assert len(lines) == 12
     assert all(line and "\n" not in line for line in lines)

@@ -47,6 +47,10 @@ def test_lost_device_and_changed_property_are_told() -> None:
 def test_what_libvirt_always_does_carries_its_reason() -> None:
     (found,) = changes("-nodefaults -M pc", "-nodefaults -machine pc,usb=off")
     assert found.reason
+    (version,) = changes("-nodefaults -M q35", "-nodefaults -machine pc-q35-7.2")
+    assert version.reason
+    (machine,) = changes("-nodefaults -M q35", "-nodefaults -machine pc-i440fx-7.2")
+    assert machine.reason is None
     (lost,) = changes("-nodefaults -cpu qemu64,+avx", "-nodefaults -cpu qemu64")
     assert lost.reason is None
 

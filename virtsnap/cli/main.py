@@ -25,7 +25,11 @@ VERBS = {
     "load": "virtsnap.cli.snapshot_verbs:load",
     "list": "virtsnap.cli.snapshot_verbs:list_",
     "rm": "virtsnap.cli.snapshot_verbs:rm",
+    "check": "virtsnap.cli.upkeep_verbs:check",
+    "flatten": "virtsnap.cli.upkeep_verbs:flatten",
+    "gc": "virtsnap.cli.upkeep_verbs:gc",
     "recover": "virtsnap.cli.upkeep_verbs:recover",
+    "doctor": "virtsnap.cli.upkeep_verbs:doctor",
     **{
         verb: f"virtsnap.cli.virsh.click_verbs:{verb.replace('-', '_')}"
         for verb in (

@@ -31,7 +31,7 @@ def print_report(report: dict[str, Any], *, title: str | None = None) -> None:
             str(first) if first == last else f"{first}-{last}",
             Text(entry["text"]),
             Text(entry["outcome"], style=STYLES[entry["outcome"]]),
-            Text("; ".join(piece for piece in (where, entry["note"]) if piece)),
+            Text("; ".join(piece for piece in (where, entry["note"], entry.get("host")) if piece)),
         )
     console.print(table)
 

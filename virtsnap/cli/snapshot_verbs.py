@@ -34,7 +34,8 @@ def refuse_readonly(settings: Settings) -> None:
         raise UnsupportedError("a read-only connection cannot change anything", hint="leave --readonly out")
 
 
-def _print_plan(plan: Plan, settings: Settings) -> None:
+def print_plan(plan: Plan, settings: Settings) -> None:
+    """Print what --dry-run is asked for."""
     if settings.json:
         print_json(answer(plan.op, domain=plan.domain, name=plan.name, dry_run=True, steps=list(plan.describe())))
         return
@@ -42,7 +43,8 @@ def _print_plan(plan: Plan, settings: Settings) -> None:
         click.echo(f"{number}. {line}")
 
 
-def _print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
+def print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
+    """Print what an operation did: JSON, or a sentence and the warnings."""
     if settings.json:
         print_json(answer(
             outcome.op, domain=outcome.domain, name=outcome.name, state=outcome.state,
@@ -62,10 +64,12 @@ def _print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
 @click.option("--dir", "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Where the snapshot's folder is made; default: beside the first writable disk.")
 @click.option("--description", metavar="TEXT", help="A remark, kept in the snapshot.")
+@click.option("--digests", is_flag=True, help="Read all of the snapshot's files and record their digests.")
 @_dry_run
 @click.pass_obj
 def save(
-    settings: Settings, vm: str, name: str, directory: Path | None, description: str | None, dry_run: bool
+    settings: Settings, vm: str, name: str, directory: Path | None, description: str | None, digests: bool,
+    dry_run: bool,
 ) -> None:
     """Save disks and memory of VM under NAME; the guest goes on.
 
@@ -76,15 +80,15 @@ def save(
     with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
-            _print_plan(domain.plan_save(name, directory=place), settings)
+            print_plan(domain.plan_save(name, directory=place), settings)
             return
         end_in_order()
         outcome = domain.save_snapshot(
-            name, directory=place, description=description, timeout_s=settings.timeout_s
+            name, directory=place, description=description, with_digests=digests, timeout_s=settings.timeout_s
         )
     memory = outcome.bytes.get("memory")
     what = "disks alone" if memory is None else f"{decimal(memory)} of memory"
-    _print_outcome(outcome, settings, f"saved {outcome.domain} as {name}: {what}, {outcome.total_s:.2f} s")
+    print_outcome(outcome, settings, f"saved {outcome.domain} as {name}: {what}, {outcome.total_s:.2f} s")
 
 
 @click.command()
@@ -93,12 +97,13 @@ def save(
 @click.option("--keep-newer", is_flag=True, help="Keep the snapshots that were saved after NAME.")
 @click.option("--paused", is_flag=True, help="Leave the guest paused.")
 @click.option("--as-saved", is_flag=True, help="Leave the guest as it was at the save: running, paused or off.")
+@click.option("--verify", is_flag=True, help="Read all of the snapshot first, and compare it with its digests.")
 @click.option("--engine", type=click.Choice(ENGINE_NAMES), help="Force a way to revert.")
 @_dry_run
 @click.pass_obj
 def load(
     settings: Settings, vm: str, name: str, keep_newer: bool, paused: bool, as_saved: bool,
-    engine: EngineName | None, dry_run: bool,
+    verify: bool, engine: EngineName | None, dry_run: bool,
 ) -> None:
     """Bring VM back to NAME, and let the guest run.
 
@@ -111,13 +116,14 @@ def load(
     with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
-            _print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer, engine=engine), settings)
+            print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer, engine=engine), settings)
             return
         end_in_order()
         outcome = domain.load_snapshot(
-            name, final=final, keep_newer=keep_newer, engine=engine, timeout_s=settings.timeout_s
+            name, final=final, keep_newer=keep_newer, engine=engine, verify=verify,
+            timeout_s=settings.timeout_s,
         )
-    _print_outcome(
+    print_outcome(
         outcome, settings, f"loaded {name} into {outcome.domain}: {outcome.state}, {outcome.total_s:.2f} s"
     )
 
@@ -133,12 +139,12 @@ def rm(settings: Settings, vm: str, name: str, dry_run: bool) -> None:
     with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
-            _print_plan(domain.plan_remove(name), settings)
+            print_plan(domain.plan_remove(name), settings)
             return
         end_in_order()
         outcome = domain.remove_snapshot(name, timeout_s=settings.timeout_s)
     freed = decimal(outcome.bytes.get("freed", 0))
-    _print_outcome(outcome, settings, f"removed {name} of {outcome.domain}: {freed} freed")
+    print_outcome(outcome, settings, f"removed {name} of {outcome.domain}: {freed} freed")
 
 
 @click.command("list")
@@ -164,7 +170,7 @@ def list_(settings: Settings, vm: str) -> None:
     for snapshot in snapshots:
         facts = snapshot.facts
         table.add_row(
-            "*" if snapshot.is_current else "", _plain(snapshot.name), snapshot.state,
+            "*" if snapshot.is_current else "", plain(snapshot.name), snapshot.state,
             datetime.fromtimestamp(snapshot.created_s).strftime("%Y-%m-%d %H:%M:%S"),
             decimal(facts.memory.size_bytes) if facts is not None and facts.memory is not None else "-",
             str(len(snapshot.overlay_paths)) if not snapshot.is_internal else "internal",
@@ -186,7 +192,7 @@ def decimal(size_bytes: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Give a name that cannot steer a terminal."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in name)
 

@@ -34,7 +34,7 @@ def parse_file_name(text: str) -> Keys:
             return [(item.key, item.value) for item in parse_json(rest)]
         reader = _PROTOCOLS.get(head)
         if reader is None:
-            raise NotSayable(f"the protocol {head} is unknown")
+            raise NotSayable(f"libvirt has no word for the protocol {head}")
         return reader(text)
     return [("driver", driver_of_path(text)), ("filename", text)]
 
@@ -53,7 +53,8 @@ def _path(driver: str) -> Callable[[str], Keys]:
     return read
 
 
-def _url(text: str) -> SplitResult:
+def parse_url(text: str) -> SplitResult:
+    """Split an URL; raises NotSayable for what is none."""
     try:
         found = urlsplit(text)
         _ = found.port
@@ -72,7 +73,7 @@ def _server(prefix: str, url: SplitResult, default_port: str | None, socket: str
 
 def _nbd(text: str) -> Keys:
     if re.match(r"nbd(?:\+\w+)?://", text):
-        url = _url(text)
+        url = parse_url(text)
         socket = dict(parse_qsl(url.query)).get("socket")
         export = unquote(url.path.removeprefix("/"))
         keys = [("driver", "nbd"), *_server("server", url, "10809", socket)]
@@ -129,7 +130,7 @@ def _monitors(value: str) -> Keys:
 
 
 def _iscsi(text: str) -> Keys:
-    url = _url(text)
+    url = parse_url(text)
     target, slash, lun = unquote(url.path.removeprefix("/")).rpartition("/")
     if not slash:
         target, lun = lun, "0"
@@ -146,7 +147,7 @@ def _iscsi(text: str) -> Keys:
 
 
 def _ssh(text: str) -> Keys:
-    url = _url(text)
+    url = parse_url(text)
     keys = [("driver", "ssh"), *_server("server", url, "22"), ("path", unquote(url.path))]
     if url.username:
         keys.append(("user", unquote(url.username)))
@@ -158,7 +159,7 @@ def _curl(text: str) -> Keys:
 
 
 def _gluster(text: str) -> Keys:
-    url = _url(text)
+    url = parse_url(text)
     query = dict(parse_qsl(url.query))
     volume, _, path = unquote(url.path.removeprefix("/")).partition("/")
     server = _server("server.0", url, "24007", query.pop("socket", None))
@@ -167,7 +168,7 @@ def _gluster(text: str) -> Keys:
 
 def _sheepdog(text: str) -> Keys:
     if re.match(r"sheepdog(?:\+\w+)?://", text):
-        url = _url(text)
+        url = parse_url(text)
         socket = dict(parse_qsl(url.query)).get("socket")
         server = _server("server", url, "7000", socket) if url.netloc or socket else []
         return [("driver", "sheepdog"), *server, ("vdi", unquote(url.path.removeprefix("/")))]
@@ -181,7 +182,7 @@ def _sheepdog(text: str) -> Keys:
 
 
 def _nfs(text: str) -> Keys:
-    url = _url(text)
+    url = parse_url(text)
     query = [({"uid": "user", "gid": "group"}.get(key, key), value) for key, value in parse_qsl(url.query)]
     return [
         ("driver", "nfs"), ("server.type", "inet"), ("server.host", url.hostname or ""),

@@ -83,7 +83,9 @@ class BlockGraph:
 
     def __init__(self, draft: Draft, drives: list[Drive]) -> None:
         self._draft = draft
-        self._drives = {drive.id: drive for drive in drives}
+        self._drives: dict[str, Drive] = {}
+        for drive in drives:
+            self._drives.setdefault(drive.id, drive)
         self._nodes = {word.peek("node-name") or "": word for word in draft.group("blockdev")}
 
     def drive(self, id_: str) -> Drive | None:
@@ -113,7 +115,7 @@ class BlockGraph:
     def file(self, word: Word, key: str, name: str, format_: str | None) -> Backend:
         """Read a bare file name, which is the value of a key, or a part of it."""
         claims = Claims()
-        storage = Options(_derived(_parsed(name)), claims)
+        storage = Options(_derived(word, key, _parsed(name)), claims)
         claims.take(Said(word=word, key=key))
         backend = Backend(claims=claims, guessed=format_ is None)
         backend.format = format_ or guess_format(storage, self._draft.base)
@@ -138,11 +140,12 @@ class BlockGraph:
             return backend
         if file and file.startswith("json:"):
             options.take("file")
-            top = Options([*options.entries, *_derived(_parsed(file))], claims)
+            own = [entry for entry in options.entries if entry.key != "file"]
+            top = Options([*own, *_derived(drive.word, "file", _parsed(file))], claims)
             return self._walk(top, backend, 0)
         backend.layers.append(options)
         backend.format_options = options
-        derived = _derived(_parsed(file)) if file else []
+        derived = _derived(drive.word, "file", _parsed(file)) if file else []
         options.take("file")
         storage = Options([*derived, *options.below("file").entries], claims)
         backend.format = driver
@@ -210,5 +213,5 @@ def _parsed(file: str) -> Keys:
         raise NotSayable(str(exc)) from exc
 
 
-def _derived(keys: Keys) -> list[Entry]:
-    return [Entry(key=key, value=value, said=Said()) for key, value in keys]
+def _derived(word: Word, key: str, keys: Keys) -> list[Entry]:
+    return [Entry(key=name, value=value, said=Said(word=word, key=key, part=True)) for name, value in keys]

@@ -18,7 +18,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
-from virtsnap.convert.values import number, parse_number, yes_no
+from virtsnap.convert.values import number, one_line, parse_number, yes_no
 from virtsnap.domain_xml.templates import Element
 
 LETTERS: Mapping[str, str] = {"a": "fd", "b": "fd", "c": "hd", "d": "cdrom", "n": "network"}
@@ -39,6 +39,7 @@ MENU: tuple[Key, ...] = (
     Key(key="reboot-timeout", hole="reboot_timeout_ms", read=_timeout),
 )
 TABLES = (
+    Table(group="machine", keys=(Key(key="loadparm", hole="loadparm"),)),
     Table(group="boot", keys=(Key(key="order", hole="dev"), Key(key="once", hole="dev"), *MENU,
                               Key(key="strict", hole=None))),
 )  # fmt: skip
@@ -48,7 +49,7 @@ def convert_kernel(draft: Draft) -> None:
     """Write the kernel that QEMU loads itself, with its initrd, command line and device tree."""
     for group, hole in (("kernel", "kernel"), ("initrd", "initrd"), ("dtb", "dtb")):
         for word in draft.group(group):
-            path = word.take(group) or ""
+            path = word.take_read(group, one_line)
             if path:
                 draft.head.put("os", {hole: draft.absolute(path)}, word)
     for word in draft.group("append"):
@@ -77,6 +78,7 @@ def convert_boot(draft: Draft) -> None:
     }
     order = _letters(draft, words)
     if indexed:
+        _convert_loadparm(draft, indexed[min(indexed)])
         devs = _devs_of(draft, indexed)
         for word in words:
             word.claim("order", Outcome.SUBSTITUTED, "bootindex= comes first")
@@ -96,13 +98,25 @@ def convert_boot(draft: Draft) -> None:
         draft.head.append("os", etree.Element("boot", dev=dev), *words)
 
 
+def _convert_loadparm(draft: Draft, first: Element) -> None:
+    """Give the machine's loadparm to what is booted first, where libvirt has it (<boot loadparm>)."""
+    boot = first.find("boot")
+    for word in draft.group("machine"):
+        if word.has("loadparm") and boot is not None and boot.get("loadparm") is None:
+            boot.set("loadparm", word.take("loadparm") or "")
+            word.land(boot)
+
+
 def _claim_strict(words: list[Word]) -> bool:
     strict = False
     for word in words:
         value = word.peek("strict")
         if value is None:
             continue
-        strict = yes_no(value) == "yes"
+        try:
+            strict = yes_no(value) == "yes"
+        except NotSayable:
+            continue  # QEMU gets it, and says what it thinks of it
         if strict:
             word.claim("strict", Outcome.IMPLIED)
         else:

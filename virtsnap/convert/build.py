@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from lxml import etree
 
+from virtsnap.convert.ccw import CcwDevices
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio_model
@@ -55,13 +55,7 @@ def place(draft: Draft, word: Word, element: Element, bus: Bus) -> None:
     if bus is Bus.PCI:
         draft.pci.add(word, element)
     elif bus is Bus.CCW:
-        devno = word.take_read("devno", lambda value: value)
-        found = re.fullmatch(r"([0-9a-fA-F]+)\.([0-9a-fA-F]+)\.([0-9a-fA-F]+)", devno or "")
-        if found:
-            cssid, ssid, number = (int(part, 16) for part in found.groups())
-            etree.SubElement(
-                element, "address", type="ccw", cssid=f"0x{cssid:x}", ssid=f"0x{ssid:x}", devno=f"0x{number:04x}"
-            )
+        draft.part(CcwDevices).add(word, element)
     elif bus is Bus.USB:
         draft.usb.add(word, element)
     elif bus is Bus.MMIO:

@@ -18,12 +18,14 @@ from virtsnap.domain_xml.templates import Element
 class Said:
     """A place on the command line: the key of a word.
 
-    `word` is None for what no key of its own says, a part of a file name such
-    as `nbd:host:10809`, whose key is claimed as a whole.
+    `part` marks what is a part of the key's value, such as the host in
+    `nbd:host:10809`: the key is claimed as a whole, and a part has a say in
+    that only where it does not stand in the domain.
     """
 
-    word: Word | None = None
-    key: str = ""
+    word: Word
+    key: str
+    part: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +42,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._claims: list[tuple[Said, Outcome, str | None]] = []
+        self._notes: list[tuple[Word, str]] = []
         self._taken: set[int] = set()
         self.warnings: list[str] = []
 
@@ -52,21 +55,33 @@ class Claims:
         """Tell whether something is understood."""
         return id(said) in self._taken
 
+    def words(self) -> list[Word]:
+        """Give the words of which something is understood."""
+        found = {id(said.word): said.word for said, _, _ in self._claims if said.word is not None}
+        return list(found.values())
+
     def take_word(self, word: Word, outcome: Outcome, note: str | None = None) -> None:
         """Note that all keys of a word are understood; `note` is about the word."""
-        for number, key in enumerate(dict.fromkeys(item.key for item in word.properties)):
-            self.take(Said(word=word, key=key), outcome, note if number == 0 else None)
+        for key in dict.fromkeys(item.key for item in word.properties):
+            self.take(Said(word=word, key=key), outcome)
+        if note is not None:
+            self._notes.append((word, note))
 
     def places(self) -> list[Said]:
         """Give what has been taken, in order."""
         return [said for said, _, _ in self._claims]
 
     def commit(self, *elements: Element) -> None:
-        """Claim everything, and note on the words where they stand."""
-        for said, outcome, note in self._claims:
-            if said.word is not None:
+        """Claim everything, and note on the words where they stand.
+
+        What is said of a key's parts counts after what is said of the key.
+        """
+        for said, outcome, note in sorted(self._claims, key=lambda claim: claim[0].part):
+            if not said.part or outcome > Outcome.IMPLIED:
                 said.word.claim(said.key, outcome, note)
-                said.word.land(*elements)
+            said.word.land(*elements)
+        for word, text in self._notes:
+            word.note(text)
 
 
 class Options:
@@ -138,9 +153,8 @@ class Options:
                 continue
             read = row.read(value)
             outcome = row.outcome
-            if outcome is Outcome.MAPPED and (read is None or row.hole is None):
-                outcome = Outcome.IMPLIED
-            self.take(row.key, outcome, row.note)
+            usual = read is None or (row.hole is None and outcome is Outcome.MAPPED)
+            self.take(row.key, Outcome.IMPLIED if usual else outcome, None if usual else row.note)
             if row.hole is not None and read is not None:
                 holes[row.hole] = read
         return holes

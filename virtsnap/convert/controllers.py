@@ -7,6 +7,7 @@ counts controllers per type. This is the map between the two.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from virtsnap.domain_xml.templates import Element
@@ -43,10 +44,11 @@ class Controller:
 
 
 class Controllers:
-    """All controllers of the domain, by type."""
+    """All controllers of the domain, by type. `ids` are those of all devices of the command line."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Collection[str] = ()) -> None:
         self.all: list[Controller] = []
+        self._ids = ids
 
     def add(
         self, type_: str, qemu_id: str | None, element: Element | None, *, index: int | None = None
@@ -56,6 +58,8 @@ class Controllers:
         if index is None and qemu_id is not None:
             found = re.fullmatch(re.escape(type_) + r"(\d{0,3})", qemu_id)
             index = int(found.group(1) or 0) if found else None
+            if index is not None and not self._reaches(type_, index):
+                index = None
         if index is None or index in used:
             index = next(number for number in range(1000) if number not in used)
         controller = Controller(type=type_, index=index, qemu_id=qemu_id or "", element=element)
@@ -63,6 +67,10 @@ class Controllers:
         if element is not None:
             element.set("index", str(index))
         return controller
+
+    def _reaches(self, type_: str, index: int) -> bool:
+        """Tell whether ids name all the controllers before this one: libvirt fills a gap with one of its own."""
+        return all(f"{type_}{n}" in self._ids or (n == 0 and type_ in self._ids) for n in range(index))
 
     def of(self, type_: str) -> list[Controller]:
         """Give the controllers of one type in the order they were added."""

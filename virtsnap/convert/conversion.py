@@ -11,7 +11,9 @@ from lxml import etree
 
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.audio import convert_audio
+from virtsnap.convert.ccw import CcwDevices
 from virtsnap.convert.defaults import convert_defaults
+from virtsnap.convert.descriptors import drop_descriptors
 from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
@@ -27,7 +29,7 @@ from virtsnap.convert.monitors import convert_monitors
 from virtsnap.convert.net_legacy import convert_nics
 from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
-from virtsnap.convert.pci_controllers import strip_zpci, write_root
+from virtsnap.convert.pci_controllers import strip_zpci, write_board_root, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
@@ -35,7 +37,7 @@ from virtsnap.convert.rows import Version
 from virtsnap.convert.serials import convert_consoles, convert_serials
 from virtsnap.convert.sounds import convert_sound_words
 from virtsnap.convert.storage_rest import finish_storage
-from virtsnap.convert.usb import convert_builtin_usb, settle_usb
+from virtsnap.convert.usb import convert_machine_usb, settle_usb
 from virtsnap.convert.video import convert_vga, settle_video
 from virtsnap.convert.virtio_serial import strip_port_numbers
 from virtsnap.convert.watchdogs import convert_watchdogs
@@ -55,10 +57,12 @@ class Conversion:
 
 
 def _assign_addresses(draft: Draft) -> None:
+    write_board_root(draft)
     settle_usb(draft)
     for element, item in draft.pci.assign():
         draft.override(element, item)
     strip_zpci(draft)
+    draft.part(CcwDevices).assign()
 
 
 # First what decides about the rest, last what is left over.
@@ -67,7 +71,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_defaults,
     *HEAD_SUBJECTS,
     write_root,
-    convert_builtin_usb,
+    convert_machine_usb,
     convert_vga,
     convert_guestfwd,
     convert_nics,
@@ -91,6 +95,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     *FINISHING_SUBJECTS,
     write_ps2,
     convert_machine_iommu,
+    drop_descriptors,
     _assign_addresses,
     convert_rest,
 )

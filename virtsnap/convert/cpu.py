@@ -9,7 +9,7 @@ before -cpu's own properties just as libvirt's -cpu would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from lxml import etree
 
@@ -171,7 +171,7 @@ class _Properties:
             item = self.items.get(key.key)
             if item is None or key.hole is None or self.draft.target < key.since:
                 continue
-            value = self.word.take_read(item.key, _careful(key.read))
+            value = self.word.take_read(item.key, key.read)
             if value is not None:
                 self.draft.head.put(template, {key.hole: value}, self.word)
 
@@ -270,16 +270,3 @@ def _switch_word(value: str) -> str | None:
         return "on"
     return "off" if lowered in FALSE_WORDS else None
 
-
-def _careful(read: Callable[[str], str | None]) -> Callable[[str], str | None]:
-    """Turn a number that cannot be read into a value without a word."""
-
-    def careful(value: str) -> str | None:
-        try:
-            return read(value)
-        except NotSayable:
-            raise
-        except ValueError as exc:
-            raise NotSayable(str(exc)) from exc
-
-    return careful

@@ -12,16 +12,9 @@ import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
+from virtsnap.convert.nics import unknown_card
+from virtsnap.convert.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
 from virtsnap.convert.rows import Bus, DeviceRow, Table
-
-# PCI devices of QEMU that libvirt has no word for (`qemu-system-x86_64 -device help`, QEMU 7.2).
-QEMU_ONLY_PCI = frozenset({
-    "secondary-vga", "ati-vga", "pci-serial-2x", "pci-serial-4x", "edu", "pci-testdev", "rocker", "sdhci-pci",
-    "pci-ipmi-bt", "pci-ipmi-kcs", "tpci200", "ctucan_pci", "kvaser_pci", "mioe3680_pci", "pcm3680_pci", "pvrdma",
-    "acpi-erst", "virtio-gpu-rutabaga-pci", "vhost-user-gpio-pci", "vhost-user-i2c-pci", "vhost-user-rng-pci",
-    "vhost-user-input-pci", "vhost-user-snd-pci", "nvme", "ufs", "lsi53c810", "megasas-gen2",
-    "vhost-user-scsi-pci", "piix3-ide", "piix4-ide", "via-ide", "cmd646-ide", "sii3112",
-})
 
 
 @functools.cache
@@ -51,23 +44,29 @@ def tables() -> list[Table]:
 
 
 def convert_devices(draft: Draft) -> None:
-    """Convert every -device that has a row, in order; the others stay unclaimed and are passed through."""
+    """Convert every -device that has a row, in plugging order; the others stay unclaimed and go to QEMU."""
     rows = device_rows()
     done: set[int] = set()
-    for word in draft.group("device"):
-        row = rows.get(word.peek("driver") or "")
-        if row is None or draft.target < row.since or (row.once and id(row) in done):
-            _keep_slot(draft, word, row)
-            continue
-        done.add(id(row))
-        (row.build or build_device)(draft, word, row)
-        _keep_slot(draft, word, row)
+    for word in sorted(draft.group("device"), key=lambda word: word.properties.json):
+        row = rows.get(word.peek("driver") or "") or unknown_card(word)
+        if row is not None and _can_stand(draft, word, row) and not (row.once and id(row) in done):
+            done.add(id(row))
+            (row.build or build_device)(draft, word, row)
+        _keep_place(draft, word, row)
 
 
-def _keep_slot(draft: Draft, word: Word, row: DeviceRow | None) -> None:
-    """Let a PCI device that stays QEMU's take its slot, so that those behind it keep theirs."""
+def _can_stand(draft: Draft, word: Word, row: DeviceRow) -> bool:
+    """Tell whether the libvirt at hand knows a device, and a bus for it where it is on USB."""
+    return draft.target >= row.since and (row.bus is not Bus.USB or draft.usb.controller_of(word) is not None)
+
+
+def _keep_place(draft: Draft, word: Word, row: DeviceRow | None) -> None:
+    """Let a device that stays QEMU's take its PCI slot or USB port, so that those behind it keep theirs."""
+    if not word.untouched:
+        return
     driver = word.peek("driver") or ""
-    if word.untouched and (
-        driver in QEMU_ONLY_PCI if row is None else bus_of(row, driver, draft) is Bus.PCI
-    ):
+    bus = bus_of(row, driver, draft) if row is not None else bus_of_unknown(driver)
+    if bus is Bus.PCI or driver in WITH_PCI_FUNCTION:
         draft.pci.add(word, None)
+    elif bus is Bus.USB:
+        draft.usb.add(word, None)

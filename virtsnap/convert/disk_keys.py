@@ -51,6 +51,15 @@ def not_zero(value: str) -> str | None:
     return None if found == "0" else found
 
 
+def granularity(value: str) -> str | None:
+    """Read discard_granularity: -1 is the default, 0 switches discarding off, which libvirt cannot say."""
+    if value == "-1":
+        return None
+    if block_size(value) is None:
+        raise NotSayable("libvirt takes 0 for the default")
+    return block_size(value)
+
+
 def block_size(value: str) -> str | None:
     """Read a size in bytes of which 0 means the default."""
     found = size_in(1)(value)
@@ -69,7 +78,7 @@ BLOCK_KEYS: tuple[Key, ...] = (
     SHARE,
     Key(key="logical_block_size", hole="logical_block_size", read=block_size),
     Key(key="physical_block_size", hole="physical_block_size", read=block_size),
-    Key(key="discard_granularity", hole="discard_granularity", read=block_size, since=(9, 8)),
+    Key(key="discard_granularity", hole="discard_granularity", read=granularity, since=(9, 8)),
 )
 VIRTIO_BLK_KEYS: tuple[Key, ...] = (
     *BLOCK_KEYS, *VIRTIO_KEYS,

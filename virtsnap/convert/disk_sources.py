@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from lxml import etree
 
+from virtsnap.convert.block_files import parse_url
 from virtsnap.convert.block_graph import FORMATS, Backend
 from virtsnap.convert.claims import Options
 from virtsnap.convert.disk_secrets import passphrase
@@ -195,12 +195,12 @@ def _hosts(draft: Draft, options: Options, *, port: str | None = None) -> list[E
 
 
 def _file(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["file"] = draft.absolute(_needed(options, "filename"))
+    holes["file"] = _path(draft, options, "filename")
     return []
 
 
 def _device(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["dev"] = draft.absolute(_needed(options, "filename"))
+    holes["dev"] = _path(draft, options, "filename")
     manager = options.get("pr-manager")
     word = draft.find(manager, "object")
     if word is not None and word.peek("path"):
@@ -215,6 +215,13 @@ def _device(draft: Draft, options: Options, holes: Holes) -> list[Element]:
             }
         options.claims.take_word(word, Outcome.MAPPED)
     return []
+
+
+def _path(draft: Draft, options: Options, key: str) -> str:
+    path = draft.absolute(_needed(options, key))
+    if not path.strip("/"):
+        raise NotSayable(f"{path} is no image")
+    return path
 
 
 def _needed(options: Options, key: str) -> str:
@@ -314,7 +321,7 @@ def _ssh(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _curl(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    url = urlsplit(_needed(options, "url"))
+    url = parse_url(_needed(options, "url"))
     default = {"http": "80", "https": "443", "ftp": "21", "ftps": "990", "tftp": "69"}
     if url.scheme not in default or not url.hostname:
         raise NotSayable(f"{url.geturl()!r} is no URL that libvirt could name")
@@ -356,7 +363,7 @@ def _nfs(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _vvfat(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["dir"] = draft.absolute(_needed(options, "dir"))
+    holes["dir"] = _path(draft, options, "dir")
     return []
 
 
@@ -374,7 +381,7 @@ def _nvme(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _vdpa(draft: Draft, options: Options, holes: Holes) -> list[Element]:
-    holes["dev"] = draft.absolute(_needed(options, "path"))
+    holes["dev"] = _path(draft, options, "path")
     return []
 
 
@@ -400,7 +407,8 @@ _TIMEOUT = Key(key="timeout", hole="timeout", read=number)
 _READAHEAD = Key(key="readahead", hole="readahead", read=size_in(1))
 _SSL = Key(key="sslverify", hole="ssl_verify", read=yes_no)
 _LOCKING = Key(
-    key="locking", hole=None, outcome=Outcome.DROPPED, note="libvirt has no word for it; QEMU locks where it can"
+    key="locking", hole=None, read=lambda value: None if value == "auto" else value, outcome=Outcome.DROPPED,
+    note="libvirt has no word for it; QEMU locks where it can",
 )
 
 

@@ -7,6 +7,7 @@ be said. Otherwise nothing is claimed, and QEMU gets both as they stand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -94,6 +95,7 @@ def _note_guess(backend: Backend) -> None:
     for said in backend.claims.places():
         if said.key in {"file", "file.filename", "usbdevice"}:
             backend.claims.take(said, Outcome.SUBSTITUTED, note)
+            return
 
 
 def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
@@ -101,8 +103,10 @@ def _drive_keys(draft: Draft, options: Options, so_far: Holes) -> Holes:
     holes: Holes = dict(read_drive_limits(options))
     for key in ("if", "index", "bus", "unit", "media", "id"):
         options.take(key)
+    if options.get("media") == "cdrom":
+        holes["readonly"] = ""
     snapshot = options.take("snapshot") or ("on" if draft.group("snapshot") else "off")
-    if _is_on(snapshot) and "readonly" not in so_far:
+    if _is_on(snapshot) and "readonly" not in {**so_far, **holes}:
         holes["transient"] = ""
     if options.has("serial"):
         holes["serial"] = serial(options.take("serial") or "")
@@ -186,7 +190,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     plan = plan_backend(draft, backend, device, kind)
     holes: Holes = {"device": kind, "target_bus": bus, "target_dev": ""}
     mapping = _threads(draft, device, holes)
-    if _generic_commands(word, row):
+    if _generic_commands(word, row, plan):
         holes["device"] = "lun"
     holes["model"] = _model(word, row)
     holes |= read_keys(word, row.keys, draft.target) | _loadparm(word) | _geometry(word, bus)
@@ -242,13 +246,15 @@ def drive_address(element: Element, spot: Place) -> None:
     )
 
 
-def _generic_commands(word: Word, row: DeviceRow) -> bool:
-    """Read virtio-blk's `scsi`: generic SCSI commands, which is libvirt's device='lun'."""
+def _generic_commands(word: Word, row: DeviceRow, plan: Plan) -> bool:
+    """Read virtio-blk's `scsi`: generic SCSI commands, which is libvirt's device='lun' of a block device."""
     if row.holes["target_bus"] != "virtio" or not word.has("scsi"):
         return False
     on = (word.peek("scsi") or "").lower() in {"on", "true", "yes", "y"}
-    word.claim("scsi", Outcome.MAPPED if on else Outcome.IMPLIED)
-    return on
+    lun = on and plan.source is not None and plan.source.type == "block"
+    if lun or not on:
+        word.claim("scsi", Outcome.MAPPED if lun else Outcome.IMPLIED)
+    return lun
 
 
 def _model(word: Word, row: DeviceRow) -> str | None:
@@ -282,7 +288,7 @@ def _threads(draft: Draft, device: Options, holes: Holes) -> Element | None:
 def _loadparm(word: Word) -> Holes:
     """Read s390's loadparm, which libvirt has beside a boot order only."""
     value = word.peek("loadparm")
-    if value is None or not word.has("bootindex"):
+    if value is None or not word.has("bootindex") or not re.fullmatch(r"[a-zA-Z0-9. ]{1,8}", value):
         return {}
     word.claim("loadparm", Outcome.MAPPED)
     return {"loadparm": value}
@@ -313,12 +319,15 @@ def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place
     alias = element.find("alias")
     name = alias_at(bus, spot) if alias is None else alias.get("name")
     theirs = element.findtext("serial") or f"drive-{name}"
-    if word.peek("device_id") == theirs:
+    # an override would give the device another id, and so another device_id
+    overridden = [item for item in word.unclaimed() if item.key not in {"device_id"}]
+    if word.peek("device_id") == theirs and not overridden:
         word.claim("device_id", Outcome.IMPLIED)
     if word.has("device_id") or not draft.knows((8, 2)):
         return
     drive = word.peek("drive")
-    ours = drive if drive and draft.find(drive, "drive") is not None else ""
+    # A -drive without an id has one from QEMU (`none0`); only a -blockdev has none.
+    ours = "" if draft.find(drive, "blockdev") is not None else drive or ""
     if ours != theirs:
         draft.override(element, Property(key="device_id", value=ours, given=False))
 

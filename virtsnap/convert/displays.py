@@ -64,12 +64,27 @@ def convert_displays(draft: Draft) -> None:
     for word in draft.group("curses"):
         _window(draft, word)
     for word in draft.group("nographic"):
-        word.claim_rest(Outcome.IMPLIED, "no <graphics>; the serial port stands in the domain")
+        _nographic(draft, word)
     if not draft.group("vnc", "spice", "display", "sdl", "curses", "nographic"):
         _default_window(draft)
     for word in draft.group(*WINDOW_OPTIONS):
         if word.untouched:
             word.claim_rest(Outcome.SUBSTITUTED, WINDOW_NOTE)
+
+
+def _nographic(draft: Draft, word: Word) -> None:
+    """Take -nographic: no <graphics>, and firmware is told to use the serial port.
+
+    That second half is -machine graphics=off; libvirt gives it for <bios useserial='yes'/>, which
+    wants a serial port (virDomainDefPostParseCommon(), qemuBuildMachineCommandLine()).
+    """
+    if draft.machine.arch not in {"x86_64", "i686"}:
+        word.claim_rest(Outcome.IMPLIED, "no <graphics>; the serial port stands in the domain")
+    elif draft.machine.family.pci_root is not None and draft.devices.find("serial") is not None:
+        word.claim_rest(Outcome.MAPPED)
+        draft.head.put("os", {"useserial": "yes"}, word)
+    else:
+        word.passed_as = ["-machine", "graphics=off"]
 
 
 def _keymap(draft: Draft) -> str | None:

@@ -64,8 +64,8 @@ class Draft:
         self.extra_arguments: list[str] = []
         self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
-        self.controllers = Controllers()
-        self.usb = UsbPorts(controllers=self.controllers, make_hub=lambda: self.add(self.fill("hub", {})))
+        self.controllers = Controllers({word.peek("id") or "" for word in self.group("device")})
+        self.usb = UsbPorts(self.pci, lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
         self.devices: Element = etree.SubElement(self.root, "devices")

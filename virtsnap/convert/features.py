@@ -11,7 +11,7 @@ from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
 from virtsnap.convert.topology import max_cpus
-from virtsnap.convert.values import on_off, one_of, parse_switch, size_in
+from virtsnap.convert.values import number, number_up_to, on_off, one_of, parse_switch, size_in
 
 KIB = 1024
 
@@ -76,8 +76,9 @@ KEYWRAP: tuple[Key, ...] = (
 )
 ACCEL: tuple[Key, ...] = (
     Key(key="kernel-irqchip", hole="ioapic", read=_irqchip),
-    Key(key="tb-size", hole="tb_cache_kib", read=lambda value: str(int(value) * KIB), since=(8, 0)),
-    Key(key="dirty-ring-size", hole="kvm_dirty_ring_size", since=(8, 0)),
+    Key(key="tb-size", hole="tb_cache_kib", read=lambda value: str(int(number(value)) * KIB), since=(8, 0)),
+    Key(key="dirty-ring-size", hole="kvm_dirty_ring_size", read=number_up_to(65536), since=(8, 0)),
+    Key(key="device", hole=None, outcome=Outcome.MANAGED),
 )
 
 TABLES = (
@@ -89,9 +90,9 @@ TABLES = (
 )
 
 # Machines whose guests have ACPI tables unless acpi=off; those for which libvirt wants UEFI as well.
-ACPI_FAMILIES = frozenset({"pc", "q35", "virt"})
+ACPI_FAMILIES = frozenset({"pc", "q35", "virt", "microvm"})
 # Source: qemuValidateDomainDefFeatures() in qemu_validate.c.
-ACPI_NEEDS_UEFI = frozenset({"aarch64", "armv7l"})
+ACPI_NEEDS_UEFI = frozenset({"aarch64"})
 
 
 def convert_features(draft: Draft) -> None:
@@ -104,7 +105,7 @@ def convert_features(draft: Draft) -> None:
     put_keys(draft, "features", ACCEL, accel)
     if draft.head.get("features", "kvm_dirty_ring_size"):
         draft.head.put("features", {"kvm_dirty_ring": "on"})
-    _convert_threads(accel)
+    _convert_host_side(accel)
     _convert_acpi(draft)
     _convert_gic(draft)
     for word in draft.group("no-hpet"):
@@ -113,12 +114,13 @@ def convert_features(draft: Draft) -> None:
     for word in machine:
         _convert_usual(draft, word)
     for word in draft.group("tb-size"):
-        value = word.take_read("tb-size", lambda text: str(int(text) * KIB))
+        value = word.take_read("tb-size", lambda text: str(int(number(text)) * KIB))
         draft.head.put("features", {"tb_cache_kib": value}, word)
 
 
-def _convert_threads(accel: list[Word]) -> None:
+def _convert_host_side(accel: list[Word]) -> None:
     for word in accel:
+        word.claim("device", Outcome.MANAGED, "libvirt's QEMU opens /dev/kvm itself")
         if word.peek("thread") == "multi":
             word.claim("thread", Outcome.IMPLIED, "what QEMU does wherever it can")
 

@@ -14,6 +14,7 @@ from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.chardevs import Holes, can_have, find_chardev, read_chardev
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.passed_paths import absolute_paths
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.pci_keys import ACPI_KEYS
 from virtsnap.convert.rows import Bus, DeviceRow, Key, Table, read_keys, virtio, virtio_model
@@ -110,7 +111,10 @@ def _leave(draft: Draft, word: Word) -> None:
     """Pass -virtfs on as the two words that it stands for, so that the device can have its slot said."""
     id_ = word.peek("id") or f"virtfs{word.option.first}"
     elsewhere = {"fsdriver", "mount_tag", "id"}
-    folder = [(item.key, item.value) for item in word.properties if item.key not in elsewhere]
+    paths = absolute_paths(draft, word)
+    folder = [
+        (item.key, paths.get(item.key, item.value)) for item in word.properties if item.key not in elsewhere
+    ]
     tag = [("fsdev", id_), ("mount_tag", word.peek("mount_tag") or "")]
     word.passed_as = [
         "-fsdev", f"{word.peek('fsdriver') or 'local'},{join_commas([('id', id_), *folder])}",

@@ -23,7 +23,8 @@ def convert_floppy_controller(draft: Draft) -> None:
         if word.peek("driver") == "isa-fdc" and _claim(
             floppies, word, word.peek("property") or "", word.peek("value") or ""
         ):
-            word.claim_rest(Outcome.MAPPED if floppies else Outcome.IMPLIED)
+            ordered = (word.peek("property") or "").startswith("bootindex")
+            word.claim_rest(Outcome.MAPPED if ordered else Outcome.IMPLIED)
     for word in draft.devices_of(["isa-fdc"]):
         if not floppies:
             continue

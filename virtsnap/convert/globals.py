@@ -70,7 +70,7 @@ def convert_globals(draft: Draft) -> None:
         row = rows.get((driver, word.peek("property") or ""))
         if row is None or not draft.knows(row.since) or (row.families and family not in row.families):
             continue
-        if row.hole == "loader_secure" and draft.head.get("os", "loader") is None:
+        if row.hole == "loader_secure" and not _can_be_secure(draft):
             continue
         try:
             value = row.read(word.peek("value") or "")
@@ -79,5 +79,20 @@ def convert_globals(draft: Draft) -> None:
             continue
         word.claim_rest(Outcome.MAPPED)
         draft.head.put(row.template, {row.hole: value}, word)
-    if draft.head.get("features", "tseg_mib") and not draft.head.get("features", "smm"):
+    wants_smm = draft.head.get("features", "tseg_mib") or draft.head.get("os", "loader_secure")
+    if wants_smm and not draft.head.get("features", "smm"):
+        # QEMU's own choice for Q35 wherever the host can do it; libvirt wants it said beside these two.
         draft.head.put("features", {"smm": "on"})
+
+
+def _can_be_secure(draft: Draft) -> bool:
+    """Tell whether libvirt has <loader secure='yes'>: with flash memory, on Q35, and with SMM.
+
+    Source: qemuValidateDomainDefBoot() in qemu_validate.c.
+    """
+    head = draft.head
+    return (
+        head.get("os", "loader_type") == "pflash"
+        and draft.machine.family.name == "q35"
+        and head.get("features", "smm") != "off"
+    )

@@ -13,6 +13,7 @@ from virtsnap.convert import (
     clock,
     cpu,
     features,
+    firmware,
     launch_security,
     memory,
     numa,
@@ -34,6 +35,7 @@ HEAD_SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     clock.convert_clock,
     boot.convert_kernel,
     sysinfo.convert_sysinfo,
+    firmware.convert_firmware,
     convert_globals,
     launch_security.convert_launch_security,
 )

@@ -1,14 +1,11 @@
-"""Devices of the host given to the guest: PCI and mediated devices, USB devices, USB redirection, smart cards."""
+"""Devices of the host given to the guest become <hostdev>: PCI and mediated devices, USB devices."""
 
 from __future__ import annotations
 
 import re
 
-from lxml import etree
-
 from virtsnap.convert.boot_order import boot_order
 from virtsnap.convert.build import build_device
-from virtsnap.convert.chardevs import can_have, find_chardev, put_chardev
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.pci_keys import PCI_KEYS
@@ -40,7 +37,7 @@ def _build_vfio(draft: Draft, word: Word, row: DeviceRow) -> None:
         build_device(draft, word, mdev_row, {"model": model, "uuid": mdev["uuid"]})
         word.claim("sysfsdev", Outcome.MAPPED)
         return
-    host = _PCI_ADDRESS.fullmatch(word.peek("host") or "")
+    host = _PCI_ADDRESS.fullmatch(word.peek("host") or _in_sysfs(word))
     if host is None or driver != "vfio-pci":
         return
     holes: dict[str, str | None] = {
@@ -55,13 +52,17 @@ def _build_vfio(draft: Draft, word: Word, row: DeviceRow) -> None:
         holes |= {"teaming": "transient", "teaming_persistent": name}
         word.claim("failover_pair_id", Outcome.MAPPED)
     build_device(draft, word, row, holes)
-    word.claim("host", Outcome.MAPPED)
+    for key in ("host", "sysfsdev"):
+        word.claim(key, Outcome.MAPPED)
+
+
+def _in_sysfs(word: Word) -> str:
+    """Give the PCI address at the end of a path such as /sys/bus/pci/devices/0000:01:00.0."""
+    return (word.peek("sysfsdev") or "").rstrip("/").rpartition("/")[2]
 
 
 def _build_usb_host(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Convert usb-host: by vendor and product, by bus and address, or by its node in /dev."""
-    if draft.usb.find(word) is None:
-        return
     holes: dict[str, str | None] = {}
     path = _USB_PATH.fullmatch(word.peek("hostdevice") or "")
     try:
@@ -73,64 +74,24 @@ def _build_usb_host(draft: Draft, word: Word, row: DeviceRow) -> None:
         if word.has("vendorid") and word.has("productid"):
             vendor, product = (parse_number(word.peek(key) or "") for key in ("vendorid", "productid"))
             holes |= {"vendor_id": f"0x{vendor & 0xFFFF:04x}", "product_id": f"0x{product & 0xFFFF:04x}"}
+            # QEMU starts without the device, too.
+            holes["startup_policy"] = "optional"
     except ValueError:
         return
     if not holes:
         return
     if word.has("guest-reset") and draft.knows((7, 1)):
         try:
-            resets, all_ = (parse_switch(word.peek(key) or "on") for key in ("guest-reset", "guest-resets-all"))
+            resets = parse_switch(word.peek("guest-reset") or "on")
+            always = parse_switch(word.peek("guest-resets-all") or "off")
         except ValueError:
             return
-        holes["guest_reset"] = "off" if not resets else None if all_ else "uninitialized"
+        holes["guest_reset"] = "off" if not resets else "on" if always else "uninitialized"
         word.claim("guest-reset", Outcome.MAPPED)
         word.claim("guest-resets-all", Outcome.MAPPED)
     build_device(draft, word, row, holes)
     for key in ("hostdevice", "hostbus", "hostaddr", "vendorid", "productid"):
         word.claim(key, Outcome.MAPPED)
-
-
-def _build_redirdev(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is None or not can_have(draft, find_chardev(draft, word)):
-        return
-    element = build_device(draft, word, row)
-    put_chardev(draft, element, word)
-
-
-def _build_smartcard(draft: Draft, word: Word, row: DeviceRow) -> None:
-    """Convert a card in a usb-ccid reader: the host's own, one made of certificates, or one behind a chardev."""
-    driver = word.peek("driver")
-    holes: dict[str, str | None] = {}
-    if driver == "ccid-card-passthru":
-        if not can_have(draft, find_chardev(draft, word)):
-            return
-        holes["mode"] = "passthrough"
-    elif word.peek("backend") == "nss-emulated":
-        holes["mode"] = "host"
-    elif word.peek("backend") == "certificates" and all(word.has(f"cert{n}") for n in (1, 2, 3)):
-        holes |= {"mode": "host-certificates", "database": word.take("db")}
-        holes |= {f"cert{n}": word.take(f"cert{n}") for n in (1, 2, 3)}
-    else:
-        return
-    reader = draft.controllers.find(word.peek("bus"), "ccid")
-    if reader is None:
-        return
-    element = draft.fill("smartcard", holes)
-    for key in ("driver", "backend", "bus"):
-        word.claim(key, Outcome.MAPPED)
-    word.claim("id", Outcome.IMPLIED)
-    draft.add(element, word)
-    if driver == "ccid-card-passthru":
-        put_chardev(draft, element, word)
-    etree.SubElement(element, "address", type="ccid", controller=str(reader[0].index), slot="0")
-
-
-def _build_ccid(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is None:
-        return
-    id_ = word.peek("id")
-    element = build_device(draft, word, row)
-    draft.controllers.add("ccid", id_, element)
 
 
 ROWS: tuple[DeviceRow, ...] = (
@@ -143,14 +104,5 @@ ROWS: tuple[DeviceRow, ...] = (
     DeviceRow(
         drivers=("usb-host",), template="hostdev_usb", bus=Bus.USB,
         keys=(Key(key="bootindex", hole="boot_order", read=boot_order),), build=_build_usb_host,
-    ),
-    DeviceRow(
-        drivers=("usb-redir",), template="redirdev", bus=Bus.USB,
-        keys=(Key(key="bootindex", hole="boot_order", read=boot_order),), build=_build_redirdev,
-    ),
-    DeviceRow(drivers=("usb-ccid",), template="controller_ccid", bus=Bus.USB, build=_build_ccid),
-    DeviceRow(
-        drivers=("ccid-card-emulated", "ccid-card-passthru"), template="smartcard", bus=Bus.CCID,
-        build=_build_smartcard,
     ),
 )

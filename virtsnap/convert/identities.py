@@ -1,4 +1,4 @@
-"""Devices that libvirt has as a property of the whole domain: -device vmgenid and vmcoreinfo."""
+"""Devices that libvirt has as a property of the whole domain: -device vmgenid, vmcoreinfo and sga."""
 
 from __future__ import annotations
 
@@ -41,10 +41,20 @@ def _build_vmcoreinfo(draft: Draft, word: Word, row: DeviceRow) -> None:
     draft.head.put("features", {"vmcoreinfo": "on"}, word)
 
 
+def _build_sga(draft: Draft, word: Word, row: DeviceRow) -> None:
+    """Let the firmware speak on the serial port, which libvirt wants to be there."""
+    if draft.devices.find("serial") is None:
+        return
+    word.claim("driver", Outcome.MAPPED)
+    word.claim("id", Outcome.IMPLIED)
+    draft.head.put("os", {"useserial": "yes"}, word)
+
+
 ROWS = (
     DeviceRow(
         drivers=("vmgenid",), template="genid", bus=Bus.NONE, build=_build_genid, since=(4, 4), once=True,
         keys=(Key(key="guid", hole="guid", read=_guid),),
     ),
+    DeviceRow(drivers=("sga",), template="none", bus=Bus.NONE, build=_build_sga, once=True),
     DeviceRow(drivers=("vmcoreinfo",), template="none", bus=Bus.NONE, build=_build_vmcoreinfo, once=True),
 )

@@ -10,25 +10,24 @@ from virtsnap.convert.values import on_off
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 
-def _build_usb(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is not None:
-        build_device(draft, word, row)
-
-
 def _usb(type_: str, *drivers: str) -> DeviceRow:
-    return DeviceRow(
-        drivers=drivers, template="input", bus=Bus.USB, holes={"type": type_, "bus": "usb"}, build=_build_usb
-    )
+    return DeviceRow(drivers=drivers, template="input", bus=Bus.USB, holes={"type": type_, "bus": "usb"})
 
 
 def _build_virtio(draft: Draft, word: Word, row: DeviceRow) -> None:
     driver = word.peek("driver") or ""
+    holes: dict[str, str | None] = {}
+    if driver.startswith("virtio-input-host"):
+        evdev = word.peek("evdev")
+        if not evdev or "\n" in evdev:
+            return  # QEMU would refuse it, and in its own words
+        holes["evdev"] = draft.absolute(evdev)
     model = None
     if driver.endswith("-non-transitional"):
         model = "virtio-non-transitional"
     elif driver.endswith("-transitional"):
         model = "virtio-transitional"
-    build_device(draft, word, row, {"input_model": model})
+    build_device(draft, word, row, holes | {"input_model": model})
 
 
 def _virtio(type_: str, name: str, keys: tuple[Key, ...] = ()) -> DeviceRow:

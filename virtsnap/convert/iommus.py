@@ -27,7 +27,7 @@ def _build_intel(draft: Draft, word: Word, row: DeviceRow) -> None:
     if driver is not None and driver.get("intremap") == "on":
         # libvirt refuses interrupt remapping unless the I/O APIC is QEMU's (qemuValidateDomainDefIOMMU);
         # with KVM so does QEMU, and without it there is no other.
-        draft.child("features/ioapic").set("driver", "qemu")
+        draft.head.put("features", {"ioapic": "qemu"}, word)
 
 
 def _build_virtio(draft: Draft, word: Word, row: DeviceRow) -> None:

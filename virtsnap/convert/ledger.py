@@ -64,6 +64,8 @@ class Word:
         self.notes: list[str] = []
         # The words to pass on to QEMU in place of the option's own, where a path in it is relative.
         self.passed_as: list[str] | None = None
+        # Properties that a device passed on must say, because QEMU would choose them otherwise.
+        self.passed_with: dict[str, str] = {}
         self._claims: dict[int, Claim] = {}
 
     @property
@@ -92,16 +94,16 @@ class Word:
     def take_read(self, key: str, read: Callable[[str], str | None]) -> str | None:
         """Claim a key and give its value through `read`.
 
-        Where `read` raises NotSayable the key stays unclaimed, so that it is
-        passed through, and the reason is noted. Where `read` gives None, the
-        value is what the domain has anyway.
+        Where `read` raises NotSayable (or ValueError, for what is no number at all)
+        the key stays unclaimed, so that it is passed through, and the reason is
+        noted. Where `read` gives None, the value is what the domain has anyway.
         """
         value = self.properties.get(key)
         if value is None:
             return None
         try:
             result = read(value)
-        except NotSayable as exc:
+        except ValueError as exc:
             self.note(f"{key}: {exc}")
             return None
         self.claim(key, Outcome.MAPPED if result is not None else Outcome.IMPLIED)

@@ -11,6 +11,7 @@ from lxml import etree
 
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Word
+from virtsnap.convert.nics import row_of
 
 _FIRST = 0x56
 _BASE = "52:54:00:12:34:"
@@ -42,6 +43,8 @@ def settle_macs(draft: Draft) -> None:
     addresses = MacAddresses()
     seen: set[int] = set()
     for word in sorted(draft.words, key=_order):
+        if word.untouched and _is_card(word):
+            _settle_passed_on(word, addresses)
         for element in word.elements:
             if element.tag != "interface" or id(element) in seen:
                 continue
@@ -51,6 +54,21 @@ def settle_macs(draft: Draft) -> None:
                 addresses.given(said.get("address") or "")
             elif mac := addresses.next():
                 element.insert(0, etree.Element("mac", address=mac))
+
+
+def _is_card(word: Word) -> bool:
+    if word.group == "device":
+        return row_of(word.peek("driver") or "") is not None
+    return word.group == "net" and word.passed_as is not None
+
+
+def _settle_passed_on(word: Word, addresses: MacAddresses) -> None:
+    """Write out the MAC of a card that stays QEMU's, to which QEMU would now come at another time."""
+    said = word.peek("mac") or word.peek("macaddr")
+    if said is not None:
+        addresses.given(said)
+    elif mac := addresses.next():
+        word.passed_with["mac"] = mac
 
 
 def _order(word: Word) -> int:

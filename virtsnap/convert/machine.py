@@ -18,11 +18,13 @@ from virtsnap.convert.machines import (
     family_of,
 )
 from virtsnap.convert.rows import Version
+from virtsnap.errors import CommandLineError
 
 # QEMU's accelerators that a domain can have; the others become emulation.
 DOMAIN_TYPES = {"kvm": "kvm", "tcg": "qemu", "hvf": "hvf"}
 # Architectures that came to libvirt late.
 ARCH_SINCE: Mapping[str, Version] = {"loongarch64": (10, 1)}
+MACHINE_TYPE = re.compile(r"[a-zA-Z0-9_.+-]+")
 KVM_EMULATORS = re.compile(r"(?:qemu-)?kvm(?:-spice)?$")
 
 
@@ -42,6 +44,12 @@ def read_machine(command_line: CommandLine) -> Machine:
         accel = "tcg" if option else accel
     if arch == "aarch64" and _is_32_bit(command_line):
         arch = "armv7l"
+    if machine_type is not None and not MACHINE_TYPE.fullmatch(machine_type):
+        option = command_line.group("machine")[-1]
+        raise CommandLineError(
+            f"{option.text}: {machine_type!r} is no machine type", argument=option.last,
+            hint="`qemu-system-… -machine help` lists them",
+        )
     machine_type = machine_type or DEFAULT_MACHINE.get(arch, "none")
     return Machine(
         arch=arch, type=machine_type, accel=(accel or "tcg").split(":")[0], family=family_of(arch, machine_type)

@@ -16,6 +16,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
+from virtsnap.convert.topology import MOST
 from virtsnap.convert.values import parse_number, parse_size_bytes, parse_switch
 
 KIB, MIB = 1024, 1024 * 1024
@@ -86,11 +87,22 @@ def convert_memory(draft: Draft) -> None:
             draft.head.append("numatune", tune, *backing.words)
 
 
+# Memory that is there at start although it could be plugged.
+PLUGGED = ("pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-mem", "virtio-pmem-pci", "virtio-pmem", "sgx-epc")
+
+
 def _convert_size(draft: Draft) -> None:
     memory = draft.root.find("memory")
     assert memory is not None
     for word in draft.group("m"):
         size = _size(word, "size")
+        if not draft.group("numa") and not any(draft.devices_of(PLUGGED)):
+            # libvirt wants a NUMA node beside <maxMemory> ("At least one numa node has to be configured");
+            # QEMU adds one by itself, as long as it is not told of any: these two keys stay its own.
+            if size is not None:
+                memory.text = str(-(-size // KIB))
+            word.land(memory)
+            continue
         slots = _slots(word)
         most = _size(word, "maxmem")
         if size is not None:
@@ -156,6 +168,8 @@ def read_backing(draft: Draft, word: Word) -> Backing:
         backing.threads = word.take("prealloc-threads")
     if word.has("discard-data"):
         backing.discard = word.take_read("discard-data", lambda value: "yes" if _on(value) else "no")
+    if word.has("reserve"):
+        word.take_read("reserve", lambda value: None if _on(value) else _refused("it"))
     if word.has("merge"):
         word.take_read("merge", lambda value: None if _on(value) else _refused("merge"))
     _read_policy(backing, word)
@@ -168,7 +182,7 @@ def read_backing(draft: Draft, word: Word) -> Backing:
 
 
 def _refused(what: str) -> str:
-    raise NotSayable(f"libvirt says {what} of the whole machine only")
+    raise NotSayable(f"libvirt cannot say {what} of this memory alone")
 
 
 def _set_page(backing: Backing, value: str) -> str:
@@ -204,7 +218,12 @@ def _read_policy(backing: Backing, word: Word) -> None:
         if word.peek("policy") == "default":
             word.claim("policy", Outcome.IMPLIED)
         return
-    backing.policy, backing.nodeset = policy, ranges(nodes)
+    try:
+        backing.nodeset = ranges(nodes)
+    except ValueError as exc:
+        word.note(f"host-nodes: {exc}")
+        return
+    backing.policy = policy
     word.claim("policy", Outcome.MAPPED)
     word.claim_below("host-nodes", Outcome.MAPPED)
 
@@ -215,7 +234,10 @@ def ranges(texts: list[str]) -> str:
     for text in texts:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            numbers |= set(range(parse_number(first), parse_number(last or first) + 1))
+            start, end = parse_number(first), parse_number(last or first)
+            if not 0 <= start <= end < MOST:
+                raise ValueError(f"{part!r} is no range")
+            numbers |= set(range(start, end + 1))
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][1] + 1:
@@ -290,3 +312,9 @@ def count_memory_devices(draft: Draft) -> None:
             total += parse_size_bytes(size.text + (size.get("unit") or "KiB")[0].lower()) // KIB
     if memory is not None and total:
         memory.text = str(int(memory.text or 0) + total)
+    maximum, count = draft.root.find("maxMemory"), len(draft.devices.findall("memory"))
+    if maximum is not None and int(maximum.get("slots") or count) < count:
+        # libvirt wants a slot for every memory device, QEMU none for virtio-mem and virtio-pmem.
+        maximum.set("slots", str(count))
+        for word in draft.group("m"):
+            word.claim("slots", Outcome.SUBSTITUTED, f"{count}: libvirt counts every memory device")

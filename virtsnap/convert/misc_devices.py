@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from virtsnap.convert.build import build_device
 from virtsnap.convert.chardevs import can_have, find_chardev, put_chardev
 from virtsnap.convert.draft import Draft
@@ -9,18 +11,20 @@ from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.pci_keys import ACPI_KEYS
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
-from virtsnap.convert.values import hexadecimal, number, on_off, only_if, size_in
+from virtsnap.convert.values import hexadecimal, number, on_off, only_if, positive, size_in
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 
 def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
-    """Join virtio-rng with its -object: rng-random, rng-builtin or rng-egd."""
+    """Join virtio-rng with its -object: rng-random, rng-builtin (QEMU's own choice since 4.2) or rng-egd."""
     backend = draft.find(word.peek("rng"), "object")
     egd = backend is not None and backend.peek("qom-type") == "rng-egd"
     if backend is not None and egd and not can_have(draft, find_chardev(draft, backend)):
         return
     word.claim("rng", Outcome.MAPPED)
     holes: dict[str, str | None] = {"backend_model": "random", "backend_path": "/dev/urandom"}
+    if backend is None and draft.knows((6, 1)):
+        holes = {"backend_model": "builtin"}
     if backend is not None:
         kind = backend.take("qom-type")
         backend.claim("id", Outcome.IMPLIED)
@@ -29,7 +33,9 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
         elif kind == "rng-egd":
             holes = {"backend_model": "egd"}
         else:
-            holes["backend_path"] = backend.take("filename") or "/dev/urandom"
+            holes["backend_path"] = draft.absolute(backend.take("filename") or "/dev/urandom")
+    if word.has("period") and not word.has("max-bytes"):
+        row = replace(row, keys=tuple(key for key in row.keys if key.key != "period"))  # <rate> wants bytes
     element = build_device(draft, word, row, holes)
     if backend is not None:
         backend.land(element)
@@ -108,8 +114,8 @@ ROWS = (
     DeviceRow(
         drivers=virtio("virtio-rng"), template="rng", bus=Bus.PCI, build=_build_rng,
         keys=(
-            Key(key="max-bytes", hole="rate_bytes"),
-            Key(key="period", hole="rate_period"),
+            Key(key="max-bytes", hole="rate_bytes", read=positive),
+            Key(key="period", hole="rate_period", read=number),
             *VIRTIO_KEYS,
             *ACPI_KEYS,
         ),

@@ -21,13 +21,12 @@ from virtsnap.convert.netdevs import (
     Netdev,
     hub_port,
     keep,
-    keep_alone,
     knows_override,
     read_netdev,
     read_unnamed,
 )
 from virtsnap.convert.nic_keys import mac_address
-from virtsnap.convert.nics import driver_holes, row_of, write_interface
+from virtsnap.convert.nics import driver_holes, isa_place, row_of, write_interface
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.rows import Bus
 
@@ -118,9 +117,11 @@ def _convert_card(draft: Draft, card: Word, backend: Word | None, extra: list[tu
     if _driver_of(draft, card) is None:
         return  # a card that libvirt cannot name: QEMU gets the words
     taken: list[tuple[Word, Property]] = []
+    netdev: Netdev | None
     if backend is None:
-        netdev = keep_alone(draft, card)
-    elif backend.group == "netdev":
+        _leave_alone(draft, card)
+        return
+    if backend.group == "netdev":
         netdev = read_netdev(draft, backend)
     else:
         taken = _take_extra(backend, extra)
@@ -130,6 +131,19 @@ def _convert_card(draft: Draft, card: Word, backend: Word | None, extra: list[tu
     _write_card(draft, card, netdev)
     for word, _ in taken:
         word.land(*card.elements)
+
+
+def _leave_alone(draft: Draft, card: Word) -> None:
+    """Pass a card on that has nothing behind it, as the -device that it stands for."""
+    driver = _driver_of(draft, card) or ""
+    row = row_of(driver)
+    if row is None:
+        return
+    card.note("nothing is behind the card; libvirt's cards always have a network")
+    mac = card.peek("mac") or card.peek("macaddr")
+    card.passed_as = ["-device", driver if mac is None else f"{driver},mac={mac}"]
+    if bus_of(row, driver, draft) is Bus.PCI:
+        draft.pci.add(card, None, plugged=Plugged.NIC, addr=card.peek("addr"))
 
 
 def _take_extra(backend: Word, extra: list[tuple[Word, Property]]) -> list[tuple[Word, Property]]:
@@ -165,7 +179,11 @@ def _driver_of(draft: Draft, card: Word) -> str | None:
 def _write_card(draft: Draft, card: Word, netdev: Netdev) -> None:
     driver = _driver_of(draft, card) or ""
     mac = card.peek("mac") or card.peek("macaddr")
-    holes = netdev.holes | driver_holes(card, driver, netdev)
+    row = row_of(driver)
+    holes = netdev.holes | driver_holes(draft, card, driver, netdev)
+    if row is not None and row.bus is Bus.ISA:
+        before = [each for each in draft.devices.iterfind("interface/address") if each.get("type") == "isa"]
+        holes |= isa_place(len(before))
     element = write_interface(draft, driver, netdev, holes | {"mac": None if mac is None else mac_address(mac)})
     draft.add(element, card, *netdev.words)
     for key in CARD_KEYS - {"addr", "vectors"}:
@@ -178,7 +196,6 @@ def _write_card(draft: Draft, card: Word, netdev: Netdev) -> None:
     if card.has("vectors") and driver.startswith("virtio-") and knows_override(draft):
         draft.override(element, Property(key="vectors", value=card.peek("vectors") or ""))
         card.claim("vectors", Outcome.PASSTHROUGH, "kept by <qemu:override>")
-    row = row_of(driver)
     bus = Bus.NONE if row is None else bus_of(row, driver, draft)
     if bus is Bus.PCI:
         draft.pci.add(None, element, plugged=Plugged.NIC, addr=card.take("addr"))

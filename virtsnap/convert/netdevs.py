@@ -17,6 +17,7 @@ from virtsnap.command_line.keyval import Property, join_commas
 from virtsnap.convert.chardevs import FDSET_PATH, can_have, claim_fdset, read_chardev
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.passed_paths import absolute_paths
 from virtsnap.convert.rows import Key, Table, Version
 from virtsnap.convert.values import number, number_up_to, on_off, only_if, parse_number
 
@@ -24,7 +25,7 @@ Holes = dict[str, str | None]
 Extra = Sequence[tuple[Word, Property]]
 
 OVERRIDE_SINCE: Version = (8, 2)
-PASST_SINCE: Version = (9, 0)
+PASST_SINCE: Version = (9, 1)  # 9.0 has it in its schema, and refuses it
 PASST_VHOST_USER_SINCE: Version = (11, 1)
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,5})")
@@ -35,6 +36,10 @@ _LIBVIRTS_ID = re.compile(r"host(?:net\d|ua-).*")
 _PASST_PATH = re.compile(r".*/passt[/_].*")
 # QEMU's default scripts (DEFAULT_NETWORK_SCRIPT in its include/net/net.h).
 SCRIPT, DOWN_SCRIPT = "/etc/qemu-ifup", "/etc/qemu-ifdown"
+
+# libvirt forwards ports by passt only, which gives the guest the host's own address and
+# name servers: what is set up for 10.0.2.2 would not find its way.
+WHY = {"hostfwd": "libvirt's <portForward> is passt's, where the guest has other addresses"}
 
 # Keys of -nic and -net that are the card's, not the backend's.
 CARD_KEYS = frozenset({"mac", "macaddr", "model", "addr", "name", "netdev", "vlan", "vectors"})
@@ -86,7 +91,7 @@ def read_netdev(draft: Draft, word: Word) -> Netdev:
         word.note(str(exc))
     if _LIBVIRTS_ID.fullmatch(id_) and knows_override(draft):
         id_ = f"virtsnap-{id_}"
-        word.passed_as = ["-netdev", _renamed(word, id_)]
+        word.passed_as = ["-netdev", _renamed(word, absolute_paths(draft, word) | {"id": id_})]
     return Netdev(holes={"type": "user"}, kept=id_)
 
 
@@ -111,7 +116,8 @@ def keep(draft: Draft, word: Word, extra: Extra) -> str:
     id_ = word.peek("id") or f"virtsnap-net{'' if word.implied else word.option.first}"
     items = [item for item in word.properties if item.key not in CARD_KEYS | {"type", "id"}]
     added = [item for _, item in extra]
-    words = [("id", id_), *((item.key, item.value) for item in [*items, *added])]
+    paths = absolute_paths(draft, word)
+    words = [("id", id_), *((item.key, paths.get(item.key, item.value)) for item in [*items, *added])]
     draft.pass_on(["-netdev", f"{word.peek('type')},{join_commas(words)}"])
     for item in items:
         word.claim(item.key, Outcome.PASSTHROUGH)
@@ -123,16 +129,6 @@ def keep(draft: Draft, word: Word, extra: Extra) -> str:
     for other, item in extra:
         other.claim_rest(Outcome.PASSTHROUGH, f"QEMU gets it as {item.key}= of -netdev {id_}")
     return id_
-
-
-def keep_alone(draft: Draft, card: Word) -> Netdev | None:
-    """Give a backend to a card that has none: a hub port of QEMU's with nothing else on the hub."""
-    if not knows_override(draft):
-        return None
-    card.note("nothing is behind the card: it is joined to an empty hub of QEMU's")
-    # Hubs of -net are numbered by hand; these begin far from them.
-    port = hub_port(draft, f"virtsnap-alone{card.option.first}", str(1000 + card.option.first))
-    return Netdev(holes={"type": "user"}, kept=port)
 
 
 def hub_port(draft: Draft, id_: str, hub: str, netdev: str | None = None) -> str:
@@ -154,7 +150,8 @@ def _read(draft: Draft, word: Word) -> Netdev:
             continue
         row = rows.get(item.key)
         if row is None:
-            raise NotSayable(f"libvirt has no word for {item.key} of {word.peek('type')}")
+            reason = f"libvirt has no word for {item.key} of {word.peek('type')}"
+            raise NotSayable(WHY.get(item.key.partition(".")[0], reason))
         try:
             value = row.read(item.value)
         except NotSayable as exc:
@@ -181,11 +178,11 @@ def _check_others(draft: Draft, word: Word, id_: str) -> None:
             raise NotSayable(f"{other.option.text} names it")
 
 
-def _renamed(word: Word, id_: str) -> str:
+def _renamed(word: Word, changes: Mapping[str, str]) -> str:
     if word.properties.json:
-        return json.dumps(json.loads(word.option.argument or "{}") | {"id": id_})
-    rest = [(item.key, item.value) for item in word.properties if item.key not in {"type", "id"}]
-    return f"{word.peek('type')},{join_commas([('id', id_), *rest])}"
+        return json.dumps(json.loads(word.option.argument or "{}") | dict(changes))
+    pairs = [(item.key, changes.get(item.key, item.value)) for item in word.properties]
+    return join_commas(pairs).removeprefix("type=")
 
 
 def host_port(value: str) -> tuple[str, str]:
@@ -318,7 +315,7 @@ def _finish_stream(draft: Draft, word: Word, netdev: Netdev) -> None:
     if word.peek("addr.type") != "unix" or not _PASST_PATH.fullmatch(word.peek("addr.path") or ""):
         raise NotSayable("libvirt has no word for a stream other than to passt")
     if not draft.knows(PASST_SINCE):
-        raise NotSayable("libvirt before 9.0 does not know passt")
+        raise NotSayable("libvirt before 9.1 does not take passt")
     netdev.holes = {"type": "user", "backend_type": "passt"}
 
 

@@ -6,9 +6,8 @@ import re
 
 from virtsnap.convert.boot_order import boot_order
 from virtsnap.convert.ledger import NotSayable
-from virtsnap.convert.pci_keys import PCI_KEYS
 from virtsnap.convert.rows import Key
-from virtsnap.convert.values import number, on_off
+from virtsnap.convert.values import hexadecimal, number, on_off
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-])(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}")
@@ -51,6 +50,17 @@ NIC_KEYS: tuple[Key, ...] = (
     Key(key="loadparm", hole="loadparm"),
 )
 
+# An ISA card says port and interrupt; without them libvirt would put it on PCI.
+ISA_KEYS: tuple[Key, ...] = (
+    Key(key="iobase", hole="iobase", read=hexadecimal(3)),
+    Key(key="irq", hole="irq", read=hexadecimal(1)),
+)
+# Where -net puts the first, the second … ISA card; -device takes the first of them.
+# Source: ne2000_io and ne2000_irq in QEMU's hw/i386/pc.c, isa_ne2000_properties in its hw/net/ne2000-isa.c.
+ISA_PORTS: tuple[tuple[str, str], ...] = (
+    ("0x300", "0x9"), ("0x320", "0xa"), ("0x340", "0xb"), ("0x360", "0x3"), ("0x280", "0x4"), ("0x380", "0x5"),
+)
+
 _OFFLOADS = ("csum", "tso4", "tso6", "ecn", "ufo")
 
 VIRTIO_NET_KEYS: tuple[Key, ...] = (
@@ -77,9 +87,6 @@ PCI_MODELS = (
     "i82550", "i82551", "i82557a", "i82557b", "i82557c", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c",
     "i82559er", "i82562", "i82801", "sungem", "rocker",
 )
+ISA_MODELS = ("ne2k_isa",)
 USB_MODELS = ("usb-net",)
 SPAPR_MODELS = ("spapr-vlan",)
-
-__all__ = [
-    "NIC_KEYS", "PCI_KEYS", "PCI_MODELS", "SPAPR_MODELS", "USB_MODELS", "VIRTIO_NET_KEYS", "mac_address",
-]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -10,17 +11,19 @@ from virtsnap.command_line.keyval import Property
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.netdevs import Netdev, keep_alone, read_netdev
+from virtsnap.convert.netdevs import Netdev, read_netdev
 from virtsnap.convert.nic_keys import (
+    ISA_KEYS,
+    ISA_MODELS,
+    ISA_PORTS,
     NIC_KEYS,
-    PCI_KEYS,
     PCI_MODELS,
     SPAPR_MODELS,
     USB_MODELS,
     VIRTIO_NET_KEYS,
     mac_address,
 )
-from virtsnap.convert.pci_keys import settle_rom
+from virtsnap.convert.pci_keys import PCI_KEYS, settle_rom
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
 from virtsnap.convert.values import parse_number, parse_switch
 from virtsnap.domain_xml.templates import Element
@@ -32,23 +35,25 @@ WITH_MTU = frozenset({"ethernet", "bridge", "vhostuser"})
 
 
 def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
-    """Join a -device with its -netdev; a card without one is joined to an empty hub, which QEMU keeps."""
+    """Join a -device with its -netdev; a card without one stays QEMU's, because libvirt's always have one."""
     backend = draft.find(word.peek("netdev"), "netdev")
     mac = word.peek("mac")
-    if (backend is None and (word.has("netdev") or word.has("vlan"))) or not _can_have(word, mac):
+    if backend is None or not _can_have(word, mac):
         return
-    netdev = keep_alone(draft, word) if backend is None else read_netdev(draft, backend)
-    if netdev is None or not netdev.can_be_joined(draft):
+    netdev = read_netdev(draft, backend)
+    if not netdev.can_be_joined(draft):
         return
     driver = word.take("driver") or ""
     word.claim("id", Outcome.IMPLIED)
     if netdev.kept is None:
         word.claim("netdev", Outcome.MAPPED)
-    elif backend is not None:
+    else:
         word.claim("netdev", Outcome.SUBSTITUTED, f"QEMU keeps {netdev.kept}; the card is joined to it")
     keys = [key for key in row.keys if key.hole != "mtu" or netdev.holes.get("type") in WITH_MTU]
-    holes: Holes = netdev.holes | driver_holes(word, driver, netdev) | read_keys(word, keys, draft.target)
+    holes: Holes = netdev.holes | driver_holes(draft, word, driver, netdev) | read_keys(word, keys, draft.target)
     settle_rom(word, holes)
+    if row.bus is Bus.ISA:
+        holes = isa_place(0) | holes
     element = write_interface(draft, driver, netdev, holes)
     draft.add(element, word, *netdev.words)
     if holes.get("teaming") == "persistent" and word.peek("id"):
@@ -75,13 +80,14 @@ def write_interface(draft: Draft, driver: str, netdev: Netdev, holes: Mapping[st
     return element
 
 
-def driver_holes(word: Word, driver: str, netdev: Netdev) -> Holes:
+def driver_holes(draft: Draft, word: Word, driver: str, netdev: Netdev) -> Holes:
     """Give what <driver> says of queues and vhost; both are said at the backend and at the card."""
     holes: Holes = {}
     if not driver.startswith("virtio-"):
         return holes
     if netdev.queues > 1:
         holes["queues"] = str(netdev.queues)
+    if netdev.queues > 1 or _counts_vectors(draft.machine.type):
         _claim_vectors(word, netdev.queues)
     if netdev.vhost == "force":
         holes["driver_name"] = "vhost"
@@ -97,7 +103,7 @@ def _claim_vectors(word: Word, queues: int) -> None:
     Source: qemuBuildNicDevProps() in libvirt's qemu_command.c.
     """
     try:
-        if word.has("mq") and parse_switch(word.peek("mq") or ""):
+        if queues > 1 and word.has("mq") and parse_switch(word.peek("mq") or ""):
             word.claim("mq", Outcome.IMPLIED)
         if word.has("vectors") and parse_number(word.peek("vectors") or "") == 2 * queues + 2:
             word.claim("vectors", Outcome.IMPLIED)
@@ -105,11 +111,33 @@ def _claim_vectors(word: Word, queues: int) -> None:
         word.note("mq or vectors is not what QEMU takes")
 
 
+def _counts_vectors(machine_type: str) -> bool:
+    """Tell whether QEMU itself gives a card without queues the four vectors: machines of 6.0 and later do."""
+    version = re.search(r"-(\d+)\.(\d+)$", machine_type)
+    if version is None:
+        return machine_type in {"pc", "q35", "virt", "microvm", "pseries"}
+    return (int(version[1]), int(version[2])) >= (6, 0)
+
+
+def unknown_card(word: Word) -> DeviceRow | None:
+    """Give a row to a card on PCI of a model that is in no table: libvirt hands any model's name on to QEMU."""
+    return UNKNOWN if word.has("netdev") and word.has("addr") else None
+
+
+def isa_place(number: int) -> Holes:
+    """Give port and interrupt of the ISA card with a number."""
+    port, irq = ISA_PORTS[number % len(ISA_PORTS)]
+    return {"iobase": port, "irq": irq}
+
+
 def row_of(driver: str) -> DeviceRow | None:
     """Give the row of a card's driver."""
     return next((row for row in ROWS if driver in row.drivers), None)
 
 
+UNKNOWN = DeviceRow(
+    drivers=(), template="interface", bus=Bus.PCI, build=_build_nic, keys=(*NIC_KEYS, *PCI_KEYS)
+)
 ROWS: tuple[DeviceRow, ...] = (
     DeviceRow(
         drivers=virtio("virtio-net"), template="interface", bus=Bus.PCI, build=_build_nic,
@@ -117,6 +145,9 @@ ROWS: tuple[DeviceRow, ...] = (
     ),
     DeviceRow(
         drivers=PCI_MODELS, template="interface", bus=Bus.PCI, build=_build_nic, keys=(*NIC_KEYS, *PCI_KEYS)
+    ),
+    DeviceRow(
+        drivers=ISA_MODELS, template="interface", bus=Bus.ISA, build=_build_nic, keys=(*NIC_KEYS, *ISA_KEYS)
     ),
     DeviceRow(drivers=USB_MODELS, template="interface", bus=Bus.USB, build=_build_nic, keys=NIC_KEYS),
     DeviceRow(drivers=SPAPR_MODELS, template="interface", bus=Bus.SPAPR_VIO, build=_build_nic, keys=NIC_KEYS),

@@ -7,22 +7,35 @@ libvirt changes (buses) are rewritten in what is passed on.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lxml import etree
 
-from virtsnap.command_line.keyval import Property, join_commas
+from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS
+from virtsnap.convert.passed_paths import absolute_paths
+from virtsnap.convert.passed_places import Place, place_of
+from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, parse_size_bytes
 from virtsnap.domain_xml.templates import Element
 
 QEMU = f"{{{QEMU_NAMESPACE}}}"
 
+# Buses that the machine itself brings: they are there before any -device.
+BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
+
+# Names that a user gives, which may look like numbers; a USB port is a text too (`1.2`).
+NAMES = frozenset({"id", "drive", "chardev", "netdev", "fsdev", "memdev", "rng", "audiodev"})
+
 # <qemu:override> came with libvirt 8.2.
 OVERRIDE_SINCE = (8, 2)
+# libvirt 7.9 writes -device in JSON, for QEMU 6.2 and later.
+JSON_SINCE = (7, 9)
 
 # QEMU properties that are on/off/auto enums: given in JSON they are strings,
 # not booleans. Source: OnOffAuto properties of QEMU's hw/.
@@ -32,7 +45,10 @@ ON_OFF_AUTO = frozenset({
     "old_msi", "intremap",
 })
 # Properties that are strings although their values look like numbers.
-STRINGS = frozenset({"serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile"})
+STRINGS = frozenset({
+    "serial", "product", "ver", "vendor", "device_id", "name", "mac", "addr", "bus", "romfile", "driver", "id",
+    "drive", "netdev", "chardev", "memdev", "audiodev", "iothread", "host", "x-speed", "x-width",
+})
 
 
 # Options that QEMU merges when they come again, so that a leftover key can be given on its own.
@@ -58,8 +74,8 @@ def convert_rest(draft: Draft) -> None:
             word.claim_rest(Outcome.PASSTHROUGH)
             whole.append(word)
             passed.append(word)
-        elif left and word.group == "device" and word.elements and draft.knows(OVERRIDE_SINCE):
-            overrides.setdefault(id(word.elements[0]), (word.elements[0], []))[1].extend(left)
+        elif left and (device := _device_of(draft, word)) is not None and draft.knows(OVERRIDE_SINCE):
+            overrides.setdefault(id(device), (device, []))[1].extend(left)
             word.claim_rest(Outcome.PASSTHROUGH, f"{_names(left)}: kept by <qemu:override>")
         elif word.passed_as is not None and word.elements:
             args += word.passed_as
@@ -78,10 +94,17 @@ def convert_rest(draft: Draft) -> None:
     args = [argument for word in whole for argument in _whole(draft, word)] + args
     if args:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
-        for argument in args:
+        for argument in _behind_libvirts(args):
             etree.SubElement(commandline, QEMU + "arg", value=argument)
         for word in passed:
             word.land(commandline)
+
+
+def _device_of(draft: Draft, word: Word) -> Element | None:
+    """Give the device of libvirt's that a -device became; features and the like have no properties to override."""
+    if word.group != "device":
+        return None
+    return next((element for element in word.elements if element.getparent() is draft.devices), None)
 
 
 def _names(items: list[Property]) -> str:
@@ -90,35 +113,35 @@ def _names(items: list[Property]) -> str:
 
 def _whole(draft: Draft, word: Word) -> list[str]:
     """Give the words of an option that nothing but QEMU understands."""
-    changes = _changes(draft, word)
-    if changes:
-        return [word.option.spelling, _with_changes(word, changes)]
+    if word.group == "device":
+        place = place_of(draft, word)
+        place = replace(place, changes=absolute_paths(draft, word) | word.passed_with | place.changes)
+        if place.changes:
+            return [word.option.spelling, _device(draft, word, place)]
+    elif word.passed_as is None:
+        changes = absolute_paths(draft, word)
+        if changes:
+            return [word.option.spelling, _with_changes(word, changes)]
     words = word.passed_as or word.option.words
-    address = draft.pci.passthrough_address(word)
-    if address and words[-2:-1] == ["-device"]:
-        return [*words[:-1], f"{words[-1]},{join_commas([*address.items()])}"]
+    more = word.passed_with | draft.pci.passthrough_address(word)
+    if more and words[-2:-1] == ["-device"]:
+        return [*words[:-1], f"{words[-1]},{join_commas([*more.items()])}"]
     return words
 
 
-def _changes(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the keys that must read otherwise: buses that libvirt calls otherwise, slots, relative paths."""
-    if word.group == "device":
-        return draft.pci.passthrough_address(word) or _bus_of_libvirt(draft, word)
-    key = {"drive": "file", "blockdev": "filename"}.get(word.group)
-    path = word.peek(key) if key and word.option.argument is not None else None
-    if not key or not path or path.startswith("/") or ":" in path.partition("/")[0]:
-        return {}
-    return {key: draft.absolute(path)}
+def _device(draft: Draft, word: Word, place: Place) -> str:
+    """Write a -device anew; in JSON where its bus is libvirt's, since QEMU plugs the text forms before."""
+    if place.made_by_libvirt and draft.knows(JSON_SINCE) and not word.properties.json:
+        document: dict[str, Any] = {item.key: _typed(item) for item in word.properties if item.given}
+        return json.dumps(document | place.changes)
+    return _with_changes(word, place.changes)
 
 
-def _bus_of_libvirt(draft: Draft, word: Word) -> dict[str, str]:
-    """Give the name of a bus whose controller libvirt starts: it begins with libvirt's id of the controller."""
-    bus = word.peek("bus") or ""
-    id_, dot, number = bus.rpartition(".")
-    for controller in draft.controllers.all:
-        if controller.qemu_id == (id_ or bus) and controller.qemu_id not in {"", controller.alias}:
-            return {"bus": controller.alias + dot + number if id_ else controller.alias}
-    return {}
+def _typed(item: Property) -> bool | int | str:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return int(value) if type_ in {"unsigned", "signed"} else value
 
 
 def _with_changes(word: Word, changes: dict[str, str]) -> str:
@@ -150,6 +173,32 @@ def _write_overrides(root: Element, overrides: Iterable[tuple[Element, list[Prop
             etree.SubElement(frontend, QEMU + "property", name=item.key, type=type_, value=value)
 
 
+def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
+    """Write devices on a bus of libvirt's in JSON, as libvirt does.
+
+    QEMU makes the devices in the flat notation first and those in JSON after them
+    (qemu_create_cli_devices() in its softmmu/vl.c): the bus would not be there yet.
+    """
+    before = ""
+    for argument in args:
+        flat = before == "-device" and not argument.startswith("{")
+        items = parse_keyval(argument, "driver") if flat else Properties()
+        bus = items.get("bus")
+        if bus and not BUILT_IN_BUS.fullmatch(bus) and not any("." in item.key for item in items):
+            texts = NAMES | {"port"} if (items.get("driver") or "").startswith("usb-") else NAMES
+            yield json.dumps({item.key: item.value if item.key in texts else _json_value(item) for item in items})
+        else:
+            yield argument
+        before = argument
+
+
+def _json_value(item: Property) -> str | int | bool:
+    type_, value = override_value(item)
+    if type_ == "bool":
+        return value == "true"
+    return value if type_ == "string" else int(value)
+
+
 def override_value(item: Property) -> tuple[str, str]:
     """Give type and value of an overriding property.
 
@@ -157,6 +206,9 @@ def override_value(item: Property) -> tuple[str, str]:
     a boolean, a number a number, an on/off/auto choice a string.
     """
     value = item.value
+    if item.key.endswith("-reserve"):
+        with contextlib.suppress(ValueError):
+            value = str(parse_size_bytes(value))
     if item.key not in STRINGS and item.key not in ON_OFF_AUTO:
         if value.lower() in TRUE_WORDS | FALSE_WORDS and value.lower() not in {"y", "n"}:
             return "bool", "true" if value.lower() in TRUE_WORDS else "false"

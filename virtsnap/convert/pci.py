@@ -44,7 +44,6 @@ class PciFunction:
     element: Element | None
     word: Word | None
     multifunction: str | None = None
-    address: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -78,7 +77,10 @@ class PciBus:
 def parse_devfn(text: str) -> Devfn:
     """Read `addr`: SLOT or SLOT.FUNCTION, both hexadecimal with or without 0x; raises ValueError."""
     slot, _, function = text.partition(".")
-    pair = (int(slot, 16), int(function or "0", 16))
+    try:
+        pair = (int(slot, 16), int(function or "0", 16))
+    except ValueError:
+        pair = (-1, -1)
     if not (0 <= pair[0] < SLOTS and 0 <= pair[1] < 8):
         raise ValueError(f"{text!r} is not a PCI slot and function")
     return pair
@@ -157,6 +159,11 @@ class PciTopology:
         self._buses[name] = bus
         return bus
 
+    @property
+    def used(self) -> bool:
+        """Whether a device of libvirt's sits on a PCI bus."""
+        return any(function.element is not None for function in self._functions)
+
     def knows(self, name: str | None) -> bool:
         """Tell whether a bus of that name (None: the root) is here."""
         return self.root is not None if name is None else self._named(name) is not None
@@ -217,8 +224,6 @@ class PciTopology:
             return
         slot, number = function.devfn
         if function.element is None:
-            alias = bus.name if bus is self.root else bus.alias
-            function.address = {"bus": alias, "addr": f"0x{slot:x}.0x{number:x}"}
             return
         if slot < bus.lowest:
             free = _first_free(bus, bus.lowest)
@@ -241,8 +246,11 @@ class PciTopology:
     def passthrough_address(self, word: Word) -> dict[str, str]:
         """Give bus and addr to write for a device that is passed through, after `assign`."""
         for function in self._functions:
-            if function.word is word and function.element is None:
-                return function.address
+            bus = self.bus_of(function) if function.word is word and function.element is None else None
+            if bus is not None and function.devfn is not None:
+                slot, number = function.devfn
+                alias = bus.name if bus is self.root else bus.alias
+                return {"bus": alias, "addr": f"0x{slot:x}.0x{number:x}"}
         return {}
 
     def alias_of(self, name: str) -> str | None:

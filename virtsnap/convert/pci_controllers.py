@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from lxml import etree
 
@@ -11,8 +12,8 @@ from virtsnap.convert.build import bus_of
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.pci import SLOTS
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
-from virtsnap.convert.values import number, on_off, parse_number
+from virtsnap.convert.rows import Bus, DeviceRow, Key, Version, read_keys
+from virtsnap.convert.values import number, on_off, parse_number, size_in
 
 
 def _between(low: int, high: int, *, as_hex: bool = False) -> Callable[[str], str]:
@@ -59,6 +60,10 @@ PHB_KEYS = (
 ONE_SLOT = frozenset({"pcie-root-port", "pcie-switch-downstream-port"})
 FROM_SLOT_1 = frozenset({"pci-bridge", "pcie-to-pci-bridge", "pci-root"})
 
+# Where libvirt adds a host bridge unasked: qemuDomainDefAddDefaultDevices() in its qemu_domain.c.
+ROOT_ARCHES = frozenset({"alpha", "ppc", "ppc64", "ppc64le", "sh4", "sh4eb"})
+ROOT_BOARDS = frozenset({"versatilepb", "malta"})
+
 
 def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     """Convert a device that makes a PCI bus. Its id becomes an index; `pci.3` becomes 3 where that is free."""
@@ -83,19 +88,74 @@ def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RootGlobal:
+    """A property of the host bridge that -global sets, and the hole of the controller for it."""
+
+    driver: str
+    property: str
+    hole: str
+    read: Callable[[str], str | None]
+    since: Version = (0, 0)
+
+
+# Source: qemuBuildControllersCommandLine(), qemuBuildGlobalControllerCommandLine() in libvirt's qemu_command.c.
+ROOT_GLOBALS: Mapping[str, tuple[RootGlobal, ...]] = {
+    "pc": (
+        RootGlobal(driver="PIIX4_PM", property="acpi-root-pci-hotplug", hole="hotplug", read=on_off, since=(7, 9)),
+        RootGlobal(driver="i440FX-pcihost", property="pci-hole64-size", hole="hole64_kib", read=size_in(1024)),
+    ),
+    "q35": (RootGlobal(driver="q35-pcihost", property="pci-hole64-size", hole="hole64_kib", read=size_in(1024)),),
+}
+
+
+def _read_globals(draft: Draft) -> tuple[dict[str, str | None], list[Word]]:
+    """Take each -global that sets a property of the host bridge."""
+    holes: dict[str, str | None] = {}
+    words: list[Word] = []
+    rows = {
+        (row.driver, row.property): row
+        for row in ROOT_GLOBALS.get(draft.machine.family.name, ()) if draft.knows(row.since)
+    }
+    for word in draft.group("global"):
+        row = rows.get((word.peek("driver") or "", word.peek("property") or ""))
+        value = None if row is None else word.take_read("value", row.read)
+        if row is not None and value is not None:
+            holes[row.hole] = value
+            word.claim_rest(Outcome.MAPPED)
+            words.append(word)
+    return holes, words
+
+
 def write_root(draft: Draft) -> None:
-    """Write the PCI host bridge of the machine, and the device that the machine has on it by itself."""
-    root = draft.pci.root
+    """Write the PCI host bridge of the machine."""
     model = draft.machine.family.pci_root_model
-    if root is None or model is None or draft.devices.find("controller[@type='pci'][@index='0']") is not None:
+    if model is not None:
+        _put_root(draft, model)
+
+
+def write_board_root(draft: Draft) -> None:
+    """Write the host bridge of a board where libvirt adds one unasked, or where a PCI device of libvirt's is."""
+    if draft.machine.family.name != "board":
         return
-    holes: dict[str, str | None] = {"index": "0", "model": model}
+    if draft.machine.arch in ROOT_ARCHES or draft.machine.type in ROOT_BOARDS or draft.pci.used:
+        _put_root(draft, "pci-root")
+
+
+def _put_root(draft: Draft, model: str) -> None:
+    root = draft.pci.root
+    if root is None or draft.devices.find("controller[@type='pci'][@index='0']") is not None:
+        return
+    said, words = _read_globals(draft)
+    holes: dict[str, str | None] = {"index": "0", "model": model, **said}
     if draft.machine.family.name == "pseries":
         holes |= {"model_name": "spapr-pci-host-bridge", "phb_index": "0"}
     element = draft.fill("controller_pci", holes)
     emulator = draft.devices.find("emulator")
     draft.devices.insert(0 if emulator is None else draft.devices.index(emulator) + 1, element)
     root.controller = element
+    for word in words:
+        word.land(element)
 
 
 def strip_zpci(draft: Draft) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key
-from virtsnap.convert.values import number, on_off
+from virtsnap.convert.values import number_up_to, on_off
 
 
 def _bar(value: str) -> str:
@@ -32,7 +32,9 @@ ROM_KEYS: tuple[Key, ...] = (
     Key(key="romfile", hole="rom_enabled", read=lambda value: "no", since=(4, 3), when=_empty),
     Key(key="romfile", hole="rom_file", read=_file, when=_filled),
 )
-ACPI_KEYS: tuple[Key, ...] = (Key(key="acpi-index", hole="acpi_index", read=number, since=(7, 3)),)
+ACPI_KEYS: tuple[Key, ...] = (
+    Key(key="acpi-index", hole="acpi_index", read=number_up_to(2**32 - 1), since=(7, 3)),
+)
 PCI_KEYS: tuple[Key, ...] = (*ROM_KEYS, *ACPI_KEYS)
 
 

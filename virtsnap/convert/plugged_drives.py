@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from virtsnap.convert.ccw import CcwDevices
 from virtsnap.convert.claims import Options
 from virtsnap.convert.disk_places import at_ide, at_scsi
 from virtsnap.convert.disks import drive_address, plan_backend, write_disk
@@ -82,29 +83,31 @@ def convert_plugged_drives(draft: Draft) -> None:
 def _convert(draft: Draft, drive: Drive, plug: Plug) -> None:
     parts = draft.part(StorageParts)
     backend = parts.start(draft).backend(drive.id)
-    kind = "cdrom" if drive.cdrom else "floppy" if plug.bus == "fdc" else "disk"
+    kind = "floppy" if plug.bus == "fdc" else "cdrom" if drive.cdrom and plug.place else "disk"
     nothing = Options((), backend.claims)
     spot = plug.place(draft, drive) if plug.place else None
     bus = plug.bus if spot is None else spot.controller.type
     if spot is not None and not parts.free(spot):
         raise NotSayable("its place is taken")
+    addr = backend.top.take("addr")
     plan = plan_backend(draft, backend, nothing, kind)
     element = write_disk(draft, plan, {"device": kind, "target_bus": bus, "target_dev": ""}, [drive.word])
     if spot is not None:
         parts.take(spot)
         drive_address(element, spot)
     elif bus == "virtio":
-        _virtio_address(draft, drive, element)
+        _virtio_address(draft, addr, element)
     parts.disks.append(
         Disk(element=element, bus=bus, place=spot, index=drive.unit if bus == "sd" else None, qemu_id="")
     )
 
 
-def _virtio_address(draft: Draft, drive: Drive, element: etree._Element) -> None:
+def _virtio_address(draft: Draft, addr: str | None, element: etree._Element) -> None:
     """Place a virtio disk: the machine's own kind of virtio device, plugged after every -device in text form."""
     if draft.machine.family.name == "s390-ccw-virtio":
+        draft.part(CcwDevices).add(None, element, plugged=Plugged.DRIVE)
         return
-    draft.pci.add(None, element, plugged=Plugged.DRIVE, addr=drive.word.take("addr"))
+    draft.pci.add(None, element, plugged=Plugged.DRIVE, addr=addr)
 
 
 def convert_usb_disks(draft: Draft) -> None:
@@ -122,4 +125,5 @@ def convert_usb_disks(draft: Draft) -> None:
             word.note(str(exc))
             continue
         element = write_disk(draft, plan, {"device": "disk", "target_bus": "usb", "target_dev": ""}, [word])
+        draft.usb.add(word, element)
         parts.disks.append(Disk(element=element, bus="usb", place=None, index=None, qemu_id=""))

@@ -6,6 +6,7 @@ drive_new() in its blockdev.c (if=virtio becomes a -device at the end of those i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from virtsnap.convert.ledger import Word
@@ -27,6 +28,10 @@ class Plugged(IntEnum):
 # (when, where in argv, a number for what neither tells apart)
 Order = tuple[int, int, int]
 
+BY_GROUP: Mapping[str, Plugged] = {
+    "vga": Plugged.VGA, "nic": Plugged.NIC, "net": Plugged.NIC, "usbdevice": Plugged.USBDEVICE,
+    "drive": Plugged.DRIVE,
+}
 # Only these follow the command line; the others are made by the machine, in an order of its own.
 IN_ARGV_ORDER = frozenset({Plugged.USBDEVICE, Plugged.DEVICE, Plugged.DRIVE, Plugged.DEVICE_JSON})
 # A pseries makes its network cards before its display: spapr_machine_init() in QEMU's hw/ppc/spapr.c.
@@ -37,8 +42,8 @@ LAST = 1 << 30
 
 def when_plugged(word: Word) -> Plugged:
     """Tell when the device of an option is plugged: -device in JSON comes after everything in text form."""
-    if word.group == "usbdevice":
-        return Plugged.USBDEVICE
+    if word.group in BY_GROUP:
+        return BY_GROUP[word.group]
     return Plugged.DEVICE_JSON if word.group == "device" and word.properties.json else Plugged.DEVICE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.host_access import host_access
 from virtsnap.convert.ledger import Outcome, Word
 
 
@@ -29,6 +30,7 @@ def write_report(draft: Draft) -> dict[str, Any]:
 def _entry(draft: Draft, word: Word) -> dict[str, Any]:
     tree = draft.root.getroottree()
     inside = [element for element in word.elements if element.getroottree().getroot() is draft.root]
+    remark = host_access(word)
     return {
         "argv": [word.option.first, word.option.last],
         "text": word.option.text,
@@ -39,4 +41,5 @@ def _entry(draft: Draft, word: Word) -> dict[str, Any]:
             {"key": key, "outcome": (Outcome.PASSTHROUGH if claim is None else claim.outcome).word}
             for key, claim in word.parts()
         ],
+        **({} if remark is None else {"host": remark}),
     }

@@ -196,7 +196,7 @@ ROWS = (
     ),
     DeviceRow(
         # libvirt tells QEMU neither number nor address of a parallel port
-        drivers=("isa-parallel",), template="parallel", bus=Bus.ISA, build=_build_serial,
+        drivers=("isa-parallel",), template="parallel", bus=Bus.NONE, build=_build_serial,
     ),
     DeviceRow(
         drivers=("pci-serial",), template="serial", bus=Bus.PCI, build=_build_serial,

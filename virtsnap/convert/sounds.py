@@ -108,15 +108,18 @@ def _codecs_of(draft: Draft, controller: Word) -> list[Word]:
     ]
 
 
-def _row(driver: str, model: str, *, bus: Bus = Bus.PCI, build: Build = _build_sound) -> DeviceRow:
-    return DeviceRow(drivers=(driver,), template="sound", bus=bus, build=build, holes={"model": model})
+def _row(
+    driver: str, model: str, *aliases: str, bus: Bus = Bus.PCI, build: Build = _build_sound
+) -> DeviceRow:
+    return DeviceRow(drivers=(driver, *aliases), template="sound", bus=bus, build=build, holes={"model": model})
 
 
 ROWS = (
     _row("intel-hda", "ich6", build=_build_hda),
     _row("ich9-intel-hda", "ich9", build=_build_hda),
-    _row("AC97", "ac97"),
-    _row("ES1370", "es1370"),
+    # QEMU knows both spellings of these (qdev_alias_table in softmmu/qdev-monitor.c).
+    _row("AC97", "ac97", "ac97"),
+    _row("ES1370", "es1370", "es1370"),
     _row("sb16", "sb16", bus=Bus.ISA),
     _row("usb-audio", "usb", bus=Bus.USB),
     DeviceRow(

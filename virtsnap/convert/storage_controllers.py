@@ -11,15 +11,15 @@ from virtsnap.convert.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
 from virtsnap.convert.storage_parts import StorageParts
-from virtsnap.convert.values import number, on_off
+from virtsnap.convert.values import number, number_up_to, on_off
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS, read_virtio_model
 
 # Source: qemuBuildControllerSCSIDevProps() in libvirt's qemu_command.c.
 VIRTIO_SCSI_KEYS: tuple[Key, ...] = (
     *VIRTIO_KEYS,
-    Key(key="num_queues", hole="queues", read=number),
-    Key(key="cmd_per_lun", hole="cmd_per_lun", read=number),
-    Key(key="max_sectors", hole="max_sectors", read=number),
+    Key(key="num_queues", hole="queues", read=number_up_to(65535)),
+    Key(key="cmd_per_lun", hole="cmd_per_lun", read=number_up_to(2**32 - 1)),
+    Key(key="max_sectors", hole="max_sectors", read=number_up_to(2**32 - 1)),
     Key(key="ioeventfd", hole="ioeventfd", read=on_off),
 )
 

@@ -86,6 +86,10 @@ def _convert_smbios(draft: Draft, word: Word, sysinfo: etree._Element) -> None:
         etree.SubElement(element, "entry", name=key).text = said
     if not len(element):
         sysinfo.remove(element)
+        if type_ != "1":
+            # The bare type asks for a table that QEMU would leave out (smbios_build_type_2_table() in
+            # hw/smbios/smbios.c), with QEMU's own strings; libvirt asks for none without an entry.
+            return
     word.claim("type", Outcome.MAPPED)
     word.land(element)
 

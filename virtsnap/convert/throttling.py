@@ -50,7 +50,7 @@ def read_drive_limits(options: Options) -> dict[str, str | None]:
         names = [f"throttling.{limit}", *(old for old, new in OLD_NAMES.items() if new == limit)]
         holes |= _limit(options, names, hole)
     group = options.take("throttling.group")
-    return _with_group(holes, group)
+    return _with_group(_checked(holes), group)
 
 
 def read_filters(draft: Draft, backend: Backend) -> tuple[dict[str, str | None], list[str]]:
@@ -85,7 +85,7 @@ def read_group(options: Options) -> dict[str, str | None]:
     holes: dict[str, str | None] = {}
     for limit, hole in LIMITS.items():
         holes |= _limit(options, [f"limits.{limit}", f"x-{limit}"], hole)
-    return holes
+    return _checked(holes)
 
 
 def add_filters(draft: Draft, disk: Element, groups: list[str]) -> None:
@@ -107,7 +107,11 @@ def convert_throttle_groups(draft: Draft) -> None:
         if word.peek("qom-type") != "throttle-group":
             continue
         name = (word.peek("id") or "").removeprefix("throttle-")
-        holes = read_group(Options.of_word(word, Claims()))
+        try:
+            holes = read_group(Options.of_word(word, Claims()))
+        except NotSayable as exc:
+            word.note(str(exc))
+            continue
         if name not in used and (not word.untouched or not holes):
             continue
         element = draft.fill("throttle_group", {**holes, "group_name": name})
@@ -115,6 +119,15 @@ def convert_throttle_groups(draft: Draft) -> None:
         word.claim_rest(Outcome.MAPPED)
         word.land(element)
     draft.devices.addprevious(groups)
+
+
+def _checked(holes: dict[str, str | None]) -> dict[str, str | None]:
+    """Refuse a total beside its parts, as QEMU and libvirt do (throttle_is_valid() in QEMU's util/throttle.c)."""
+    for hole in holes:
+        parts = {hole.replace("total_", part, 1) for part in ("read_", "write_")}
+        if hole.startswith("total_") and parts & set(holes):
+            raise NotSayable("a total limit excludes those of reading and writing")
+    return holes
 
 
 def _limit(options: Options, names: list[str], hole: str) -> dict[str, str | None]:

@@ -22,6 +22,8 @@ from virtsnap.convert.values import parse_number
 # The levels that libvirt has a word for, and those that only QEMU has.
 LEVELS = ("sockets", "dies", "clusters", "cores", "threads")
 QEMU_LEVELS = ("drawers", "books", "modules")
+# No machine of QEMU's has more CPUs (mc->max_cpus is 4096 at the most).
+MOST = 1 << 16
 # <topology> has dies since libvirt 6.1, clusters since 10.1.
 CLUSTERS_SINCE = (10, 1)
 
@@ -60,7 +62,7 @@ def read_topology(draft: Draft) -> Topology:
     cpus, max_cpus = said.get("cpus", 0), said.get("maxcpus", 0)
     if not cpus and not max_cpus:
         levels = {level: count or 1 for level, count in levels.items()}
-        cpus = max_cpus = prod(levels.values())
+        cpus = max_cpus = min(prod(levels.values()), MOST)
     else:
         max_cpus = max_cpus or cpus
         fixed = {level: levels[level] or 1 for level in ("dies", "clusters", "drawers", "books", "modules")}
@@ -128,6 +130,8 @@ def _numbers(option: Option) -> dict[str, int]:
             raise refuse(
                 option, f"{item.key}={item.value!r} is not a number of CPUs", "give a whole number, 1 or more"
             )
+        if number > MOST:
+            raise refuse(option, f"{item.key}={item.value} is more than any machine has", "give fewer")
         if number:
             found[item.key] = number
     return found

@@ -1,205 +1,180 @@
-"""USB: controllers with their companions, hubs, and -usb, -usbdevice."""
+"""-usb, -machine usb=on and -usbdevice: the USB controllers of a machine, and old words for devices on them.
+
+-usbdevice NAME is -device by an old name, on the first controller. Source:
+usbdevice_create() in QEMU's hw/usb/bus.c, pc_init1(), pc_q35_init(), spapr_machine_init().
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 
-from lxml import etree
-
-from virtsnap.convert.build import place
+from virtsnap.command_line.chardev_text import parse_chardev_text
+from virtsnap.command_line.keyval import Properties, Property, join_commas
+from virtsnap.command_line.options import parse_options
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.machines import X86
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
-from virtsnap.convert.values import number, parse_switch
+from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.plugging import Plugged
+from virtsnap.convert.usb_controllers import COMPANIONS, MODELS, add_controller
+from virtsnap.convert.values import parse_switch
 
-# QEMU's driver -> (libvirt's model, ports on its bus). Source: hw/usb/hcd-*.c.
-MODELS: Mapping[str, tuple[str, int]] = {
-    "piix3-usb-uhci": ("piix3-uhci", 2),
-    "piix4-usb-uhci": ("piix4-uhci", 2),
-    "vt82c686b-usb-uhci": ("vt82c686b-uhci", 2),
-    "usb-ehci": ("ehci", 6),
-    "ich9-usb-ehci1": ("ich9-ehci1", 6),
-    "pci-ohci": ("pci-ohci", 3),
-    "nec-usb-xhci": ("nec-xhci", 4),
-    "qemu-xhci": ("qemu-xhci", 4),
-}
-COMPANIONS: Mapping[str, str] = {
-    "ich9-usb-uhci1": "ich9-uhci1", "ich9-usb-uhci2": "ich9-uhci2", "ich9-usb-uhci3": "ich9-uhci3",
-}
-# What -usb (or usb=on of the machine) switches on: driver and PCI function. The bus is named by QEMU.
-BUILTIN: Mapping[str, tuple[tuple[str, int, int], ...]] = {
-    "pc": (("piix3-usb-uhci", 1, 2),),
+# Driver and PCI address of what `usb=on` switches on, per family.
+BUILTIN: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "pc": (("piix3-usb-uhci", "1.2"),),
     "q35": (
-        ("ich9-usb-ehci1", 0x1D, 7), ("ich9-usb-uhci1", 0x1D, 0), ("ich9-usb-uhci2", 0x1D, 1),
-        ("ich9-usb-uhci3", 0x1D, 2),
+        ("ich9-usb-ehci1", "1d.7"), ("ich9-usb-uhci1", "1d.0"), ("ich9-usb-uhci2", "1d.1"),
+        ("ich9-usb-uhci3", "1d.2"),
     ),
 }
-BUILTIN_BUS = "usb-bus"
+# Boards whose controller libvirt can have: versatile_init(), realview_init() in QEMU's hw/arm.
+OHCI_BOARDS = re.compile(r"versatile.*|realview-.*")
+# Up to this version a pseries had an OHCI: use_ohci_by_default in QEMU's hw/ppc/spapr.c.
+OHCI_PSERIES = re.compile(r"pseries-2\.[1-5]")
+# libvirt adds no controller of its own to these: qemuDomainDefAddDefaultDevices() in its qemu_domain.c.
+WITHOUT_NONE = frozenset({"s390-ccw-virtio", "board"})
+
+OLD_NAMES: Mapping[str, tuple[str, str]] = {
+    "mouse": ("mouse", "usb"), "tablet": ("tablet", "usb"), "keyboard": ("keyboard", "usb"),
+}
+# Old names of devices that stay QEMU's: the driver, and its character device where the word names none.
+OTHER_NAMES: Mapping[str, tuple[str, str | None]] = {
+    "wacom-tablet": ("usb-wacom-tablet", None), "braille": ("usb-braille", "braille"),
+    "serial": ("usb-serial", "null"),
+}
 
 
-def _ports(value: str) -> str:
-    count = number(value)
-    if not count.isdigit() or not 1 <= int(count) <= 15:
-        raise NotSayable(f"{value} is no number of ports")
-    return count
-
-
-XHCI_KEYS = (Key(key="p2", hole="ports", read=_ports), Key(key="p3", hole="ports", read=_ports))
-COMPANION_KEYS = (Key(key="firstport", hole="start_port", read=number),)
-
-
-def convert_builtin_usb(draft: Draft) -> None:
-    """Write the controllers that -usb or -machine usb=on switch on, and make -usbdevice a -device."""
-    wanted = False
-    for word in draft.group("usb"):
-        word.claim_rest(Outcome.MAPPED)
-        wanted = True
+def convert_machine_usb(draft: Draft) -> None:
+    """Write the controllers that the machine has built in, then the devices of -usbdevice."""
+    words = [word for word in draft.words if word.group in {"usb", "usbdevice"} or _machine_says(word)]
+    wanted: bool | None = None
+    for word in words:
+        wanted = _machine_switch(word) if word.group == "machine" else True
+    if wanted is None and draft.machine.family.name == "pseries" and not draft.group("nodefaults"):
+        wanted = _has_display(draft)  # a pseries with a display has USB unless it is told not to
+    if wanted and _add_builtin(draft, tuple(draft.group("usb"))):
+        for word in draft.group("usb"):
+            word.claim_rest(Outcome.MAPPED)
+    elif draft.machine.family.name != "board":
+        for word in draft.group("usb"):
+            word.claim_rest(Outcome.IMPLIED, "this machine has no USB controller of its own")
     for word in draft.group("machine"):
-        if word.has("usb"):
-            try:
-                wanted = parse_switch(word.peek("usb") or "")
-                word.claim("usb", Outcome.MAPPED)
-            except ValueError:
-                pass
-    if any(word.peek("type") != "none" for word in draft.group("usbdevice")):
-        wanted = True  # QEMU switches the controller on for -usbdevice
-    if not wanted:
-        return
-    for driver, slot, function in BUILTIN.get(draft.machine.family.name, ()):
-        model, ports = MODELS.get(driver, (COMPANIONS.get(driver, ""), 0))
-        holes: dict[str, str | None] = {"model": model, "index": "0"}
-        if driver in COMPANIONS:
-            holes["start_port"] = str(2 * (int(driver[-1]) - 1))
-        element = draft.fill("controller_usb", holes)
-        draft.add(element, *draft.group("usb"))
-        address = etree.SubElement(
-            element, "address", type="pci", domain="0x0000", bus="0x00", slot=f"0x{slot:02x}",
-            function=f"0x{function:x}",
-        )
-        if (slot, function) == (0x1D, 0):
-            address.set("multifunction", "on")
-        draft.pci.reserve(slot, function, "USB")
-        if driver in MODELS:
-            controller = draft.controllers.add("usb", BUILTIN_BUS, element, index=0)
-            draft.usb.add_controller(controller, ports)
-    _convert_usbdevices(draft)
-
-
-def _convert_usbdevices(draft: Draft) -> None:
-    """-usbdevice NAME is -device usb-NAME on the first bus. Source: usbdevice_create() in QEMU's hw/usb/bus.c."""
-    names = {"mouse": "usb-mouse", "tablet": "usb-tablet", "keyboard": "usb-kbd"}
+        if not wanted or draft.machine.family.name != "board" or draft.controllers.of("usb"):
+            word.claim("usb", Outcome.MAPPED if wanted else Outcome.IMPLIED)
     for word in draft.group("usbdevice"):
-        text = word.peek("usbdevice") or ""
-        driver = names.get(text)
-        if driver is None:
-            if text.startswith("host:"):
-                _convert_old_host_device(draft, word, text.removeprefix("host:"))
-            continue
-        element = draft.fill(
-            "input", {"type": {"usb-kbd": "keyboard"}.get(driver, driver[4:]), "bus": "usb"}
+        _convert_usbdevice(draft, word)
+
+
+def _machine_says(word: Word) -> bool:
+    return word.group == "machine" and word.has("usb")
+
+
+def _machine_switch(word: Word) -> bool:
+    try:
+        return parse_switch(word.peek("usb") or "")
+    except ValueError:
+        return False
+
+
+def _has_display(draft: Draft) -> bool:
+    word = draft.last("vga")
+    return word is not None and word.peek("vga") != "none"
+
+
+def _add_builtin(draft: Draft, words: tuple[Word, ...]) -> bool:
+    family = draft.machine.family.name
+    devices = BUILTIN.get(family, ())
+    if family == "pseries":
+        driver = "pci-ohci" if OHCI_PSERIES.match(draft.machine.type) else "nec-usb-xhci"
+        add_controller(draft, MODELS[driver], {}, plugged=Plugged.MACHINE_USB, addr=None, words=words)
+        if _has_display(draft):
+            for name in ("keyboard", "mouse"):
+                _imply(draft, "-usbdevice", name)
+        return True
+    if family == "board" and OHCI_BOARDS.fullmatch(draft.machine.type):
+        add_controller(draft, MODELS["pci-ohci"], {}, plugged=Plugged.MACHINE_USB, addr=None, words=words)
+        return True
+    for driver, addr in devices:
+        companion = driver in COMPANIONS
+        model = COMPANIONS[driver] if companion else MODELS[driver]
+        holes = {"start_port": str(2 * (int(driver[-1]) - 1))} if companion else {}
+        add_controller(
+            draft, model, holes, plugged=Plugged.MACHINE_USB, addr=addr, words=words,
+            # All of them: ehci_create_ich9_with_companions() in QEMU's hw/usb/hcd-ehci-pci.c.
+            multifunction="on" if driver.startswith("ich9-usb") else None,
         )
+    return bool(devices)
+
+
+def _convert_usbdevice(draft: Draft, word: Word) -> None:
+    text = word.peek("usbdevice") or ""
+    if text == "none":
+        word.claim_rest(Outcome.IMPLIED)
+        return
+    if draft.usb.controller_of(word) is None:
+        return
+    if text in OLD_NAMES:
+        type_, bus = OLD_NAMES[text]
+        element = draft.fill("input", {"type": type_, "bus": bus})
         draft.add(element, word)
         draft.usb.add(word, element)
         word.claim_rest(Outcome.MAPPED)
+    elif text.startswith("host:"):
+        _convert_host(draft, word, text.removeprefix("host:"))
+    elif text.partition(":")[0] in OTHER_NAMES:
+        draft.usb.add(word, None)
 
 
-def _convert_old_host_device(draft: Draft, word: Word, text: str) -> None:
-    """-usbdevice host:BUS.ADDR or host:VENDOR:PRODUCT."""
-    holes: dict[str, str | None]
-    if ":" in text:
-        pair = text.split(":")
-        holes = {"vendor_id": f"0x{pair[0].zfill(4)}", "product_id": f"0x{pair[1].zfill(4)}"}
-        good = len(pair) == 2 and all(len(part) <= 4 and _is_hex(part) for part in pair)
+def _pass_on(word: Word, address: dict[str, str]) -> None:
+    """Write an old word as -device: as -usbdevice it would switch on a controller beside libvirt's."""
+    name, _, text = (word.peek("usbdevice") or "").partition(":")
+    driver, backend = OTHER_NAMES[name]
+    device = {"driver": driver, **address}
+    word.passed_as = []
+    if backend is not None:
+        items = parse_chardev_text(text or backend)
+        device["chardev"] = f"virtsnap-usb{word.option.first}"
+        first, *rest = items
+        words = Properties(items=(Property(key="id", value=device["chardev"]), *rest))
+        word.passed_as += ["-chardev", f"{first.value},{join_commas(words)}"]
+    word.passed_as += ["-device", json.dumps(device)]
+
+
+def _imply(draft: Draft, *argument: str) -> Word:
+    """Add an option that an old word stands for."""
+    option = parse_options([draft.command_line.emulator, *argument]).options[0]
+    word = Word(option, implied=True)
+    draft.words.append(word)
+    return word
+
+
+def _convert_host(draft: Draft, word: Word, text: str) -> None:
+    """-usbdevice host:BUS.ADDR or host:VENDOR:PRODUCT, the first in decimal, the second in hexadecimal."""
+    place = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", text)
+    product = re.fullmatch(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})", text)
+    holes: dict[str, str | None] = {}
+    if place is not None:
+        holes |= {"host_bus": str(int(place[1])), "host_device": str(int(place[2]))}
+    elif product is not None:
+        holes |= {"vendor_id": f"0x{int(product[1], 16):04x}", "product_id": f"0x{int(product[2], 16):04x}"}
+        holes["startup_policy"] = "optional"  # QEMU starts without the device, too
     else:
-        pair = text.split(".")
-        good = len(pair) == 2 and all(part.isdigit() and len(part) <= 3 for part in pair)
-        holes = {"host_bus": pair[0], "host_device": pair[-1]}
-    if not good:
         return
-    element = draft.fill("hostdev_usb", holes)
-    draft.add(element, word)
+    element = draft.add(draft.fill("hostdev_usb", holes), word)
     draft.usb.add(word, element)
     word.claim_rest(Outcome.MAPPED)
 
 
-def _is_hex(text: str) -> bool:
-    return bool(text) and all(char in "0123456789abcdefABCDEF" for char in text)
-
-
-def _build_controller(draft: Draft, word: Word, row: DeviceRow) -> None:
-    """Convert one USB controller; a companion belongs to the controller that its masterbus names."""
-    driver = word.peek("driver") or ""
-    if not draft.pci.knows(word.peek("bus")):
-        return
-    if driver in COMPANIONS:
-        master = draft.controllers.find(word.peek("masterbus"), "usb") if word.has("masterbus") else None
-        if word.has("masterbus") and master is None:
-            return
-        holes: dict[str, str | None] = {"model": COMPANIONS[driver]}
-        holes |= read_keys(word, row.keys, draft.target)
-        element = draft.fill("controller_usb", holes)
-        if master is not None:
-            word.claim("masterbus", Outcome.MAPPED)
-            element.set("index", str(master[0].index))
-        else:
-            controller = draft.controllers.add("usb", _bus_id(word), element)
-            draft.usb.add_controller(controller, 2)
-    else:
-        model, ports = MODELS[driver]
-        holes = {"model": model}
-        same_ports = (not word.has("p2") and not word.has("p3")) or word.peek("p2") == word.peek("p3")
-        if same_ports:
-            holes |= read_keys(word, row.keys, draft.target)
-        element = draft.fill("controller_usb", holes)
-        controller = draft.controllers.add("usb", _bus_id(word), element)
-        draft.usb.add_controller(controller, int(element.get("ports") or ports))
-    word.claim("driver", Outcome.MAPPED)
-    word.claim("id", Outcome.MAPPED)
-    draft.add(element, word)
-    place(draft, word, element, Bus.PCI)
-
-
-def _bus_id(word: Word) -> str | None:
-    """Give the name of the bus of a controller: its id, else the one that QEMU would make up."""
-    return word.peek("id") or BUILTIN_BUS
-
-
-def _build_hub(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if draft.usb.find(word) is None:
-        return
-    element = draft.fill(row.template, {})
-    word.claim("driver", Outcome.MAPPED)
-    word.claim("id", Outcome.IMPLIED)
-    draft.add(element, word)
-    draft.usb.add(word, element, is_hub=True)
-
-
 def settle_usb(draft: Draft) -> None:
-    """Give the ports, and say that there is no controller where QEMU would have none and libvirt would add one."""
+    """Give the ports, and say that there is no controller where QEMU would have none."""
     draft.usb.assign()
-    # libvirt adds a controller of its own on these unless it is told not to
-    # (qemuDomainDefaultUSB… in libvirt's qemu_domain.c).
-    adds = draft.machine.arch in X86 | {"ppc64", "ppc64le"} and draft.machine.family.pci_root is not None
-    if adds and not draft.controllers.of("usb"):
-        element = draft.fill("controller_usb", {"index": "0", "model": "none"})
-        draft.add(element)
-
-
-
-
-ROWS: tuple[DeviceRow, ...] = (
-    DeviceRow(
-        drivers=("qemu-xhci", "nec-usb-xhci"), template="controller_usb", bus=Bus.PCI, keys=XHCI_KEYS,
-        build=_build_controller,
-    ),
-    DeviceRow(
-        drivers=tuple(name for name in MODELS if "xhci" not in name), template="controller_usb", bus=Bus.PCI,
-        build=_build_controller,
-    ),
-    DeviceRow(
-        drivers=tuple(COMPANIONS), template="controller_usb", bus=Bus.PCI, keys=COMPANION_KEYS,
-        build=_build_controller,
-    ),
-    DeviceRow(drivers=("usb-hub",), template="hub", bus=Bus.USB, build=_build_hub),
-)
+    for word in draft.group("usbdevice"):
+        address = draft.usb.passthrough_address(word)
+        if address:
+            _pass_on(word, address)
+    family = draft.machine.family
+    can_have = family.pci_root_model is not None and family.name not in WITHOUT_NONE
+    # libvirt 9.0 gives microvm a PCI controller for USB, and then finds that there is no PCI.
+    can_have = can_have or family.name == "microvm"
+    if can_have and "riscv" not in draft.machine.arch and not draft.controllers.of("usb"):
+        draft.add(draft.fill("controller_usb", {"index": "0", "model": "none"}))

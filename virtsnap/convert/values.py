@@ -37,7 +37,10 @@ def parse_size_bytes(text: str, *, default_suffix: str = "") -> int:
     if number.lower().startswith("0x"):
         return int(number, 16) << shift
     if "." in number:
-        return int(float(number) * (1 << shift))
+        try:
+            return int(float(number) * (1 << shift))
+        except OverflowError as exc:
+            raise ValueError(f"{text!r} is beyond all sizes") from exc
     return int(number) << shift
 
 
@@ -91,6 +94,14 @@ def number(value: str) -> str:
         return str(parse_number(value))
     except ValueError as exc:
         raise NotSayable(f"{value!r} is not a number") from exc
+
+
+def positive(value: str) -> str:
+    """Give a number from 1 on in decimal."""
+    text = number(value)
+    if int(text) < 1:
+        raise NotSayable(f"{value} is not positive")
+    return text
 
 
 def number_up_to(limit: int) -> Callable[[str], str]:

@@ -17,7 +17,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.machines import ARM
 from virtsnap.convert.pci import Plugged
-from virtsnap.convert.pci_keys import PCI_KEYS
+from virtsnap.convert.pci_keys import ACPI_KEYS
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
 from virtsnap.convert.values import number_up_to, on_off, size_in, yes_no
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
@@ -162,13 +162,10 @@ def _row(
 ) -> DeviceRow:
     return DeviceRow(
         drivers=tuple(drivers), template="video", bus=bus, build=_build_video,
-        keys=(*keys, *ACPI_INDEX) if bus is Bus.PCI else keys,
+        keys=(*keys, *ACPI_KEYS) if bus is Bus.PCI else keys,
         holes={"type": adapter.type, **holes},
     )
 
-
-# In ACPI's numbering; the last of the keys of every PCI device, a <video> has no <rom>.
-ACPI_INDEX = tuple(key for key in PCI_KEYS if key.hole == "acpi_index")
 
 ROWS = (
     _row(["VGA"], VGA, (*MEMORY, *RESOLUTION, *EDID)),

@@ -8,6 +8,7 @@ virtsnap's errors. What to call in which order is decided in
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import libvirt
 
+from virtsnap.errors import OperationTimeoutError
 from virtsnap.host.translate import translated
 
 Power = Literal["running", "paused", "shutoff", "crashed"]
@@ -268,7 +270,40 @@ class Domain:
     def _snapshot(self, object_name: str) -> Any:
         return self._handle.snapshotLookupByName(object_name)
 
+    def migration_blockers(self) -> tuple[str, ...]:
+        """Ask QEMU why it could not write its state out; nothing where it could, or does not say.
+
+        libvirt marks a domain whose monitor was used so as tainted, and logs it.
+        """
+        import libvirt_qemu
+
+        try:
+            answer = json.loads(libvirt_qemu.qemuMonitorCommand(self._handle, '{"execute":"query-migrate"}', 0))
+        except (libvirt.libvirtError, ValueError):
+            return ()
+        return tuple(str(reason) for reason in answer.get("return", {}).get("blocked-reasons", ()))
+
     # Block jobs
+
+    def pull_layers(self, target: str, *, base: str, timeout_s: float | None = None) -> None:
+        """Copy what the layers between a running domain's disk and `base` hold into the disk itself.
+
+        On success the disk stands on `base`; no other file was written to. On failure the disk shows what it
+        showed, on the layers of before.
+        """
+        with translated(f"{self.name}: cannot pull the layers of {target}"):
+            if not self._handle.blockJobInfo(target, 0):  # else a process that died began it
+                self._handle.blockRebase(target, base, 0, 0)
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            try:
+                while self._handle.blockJobInfo(target, 0):
+                    if deadline is not None and time.monotonic() > deadline:
+                        raise OperationTimeoutError(f"{self.name}: pulling the layers of {target} took too long")
+                    time.sleep(0.05)
+            except BaseException:
+                with contextlib.suppress(libvirt.libvirtError):
+                    self._handle.blockJobAbort(target, 0)
+                raise
 
     def commit_top(self, target: str, *, timeout_s: float = 120.0) -> None:
         """Merge the active layer of a running domain's disk into the file under it, and run on that one.

@@ -92,6 +92,23 @@ class Host:
             return False
         return True
 
+    def domains(self) -> tuple[Domain, ...]:
+        """Give all domains, running or not."""
+        with translated("cannot list the domains"):
+            return tuple(Domain(handle) for handle in self._handle.listAllDomains())
+
+    def capabilities(self) -> str:
+        """Give libvirt's XML about the host."""
+        with translated("cannot read the host's capabilities"):
+            return str(self._handle.getCapabilities())
+
+    def hypervisor_version(self) -> int:
+        """Give QEMU's version, major * 1,000,000 + minor * 1,000 + release; 0 where libvirt found none."""
+        try:
+            return int(self._handle.getVersion())
+        except libvirt.libvirtError:
+            return 0
+
     def define(self, xml: str) -> Domain:
         """Make or replace a persistent definition; a running guest is not touched."""
         with translated("cannot define the domain"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -25,6 +26,9 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from virtsnap.errors import HypervisorError
 from virtsnap.host.translate import translated
+
+# It logs every QEMU that ends early; what there is to say is raised.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0

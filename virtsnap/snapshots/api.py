@@ -7,22 +7,26 @@ The command line calls these methods and nothing below them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 from virtsnap.errors import BusyError, ExistsError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
+from virtsnap.host.files import read_chain, remove_file, remove_folder_if_empty, same_files
 from virtsnap.snapshots import plan as planning
-from virtsnap.snapshots.catalog import Snapshot
+from virtsnap.snapshots.catalog import Snapshot, with_facts
+from virtsnap.snapshots.check import SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
+from virtsnap.snapshots.digests import Digests, require_verified
 from virtsnap.snapshots.engines import EngineName, choose_engine
+from virtsnap.snapshots.gc import Garbage, find_garbage
 from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
 from virtsnap.snapshots.places import new_token
-from virtsnap.snapshots.preflight import require_files_of, require_loadable
+from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_room_for
 from virtsnap.snapshots.recover import Recovered, recover
 from virtsnap.snapshots.run import Context, Outcome, run_plan
 from virtsnap.snapshots.steps import Plan, Step
@@ -72,6 +76,31 @@ class SnapshotHost:
         """
         return SnapshotDomain(self._host, self._host.domain(name))
 
+    def collect_garbage(
+        self, *, directories: Sequence[str] = (), only: str | None = None, dry_run: bool = False
+    ) -> Garbage:
+        """Remove the files of ours that nothing refers to; say which (they *would* be with `dry_run`).
+
+        Looked into are the folders where any domain's disks or snapshots lie, and `directories`; `only` is a
+        domain's name. Folders of domains that this hypervisor does not know are cleared, so name none that
+        another hypervisor's domains use. On failure: HypervisorError, BusyError.
+        """
+        views: dict[str, View] = {}
+        chosen = None if only is None else self._host.domain(only).uuid
+        with ExitStack() as held:
+            for domain in self._host.domains():
+                if not dry_run:
+                    held.enter_context(SnapshotDomain(self._host, domain)._held("gc"))
+                views[domain.uuid] = observe(self._host, domain, refuse_managed_save=False)
+            garbage = find_garbage(views, directories, only=chosen)
+            if not dry_run:
+                for path in garbage.paths:
+                    if not same_files((path,), garbage.needed):
+                        remove_file(path)
+                for folder in garbage.folders:
+                    remove_folder_if_empty(folder)
+        return garbage
+
     def create(self, xml: str, *, name: str) -> SnapshotDomain:
         """Define a new domain from `xml`, in which it is called `name`, and start it.
 
@@ -117,31 +146,35 @@ class SnapshotDomain:
 
     def save_snapshot(
         self, name: str, *, directory: str | None = None, description: str | None = None,
-        timeout_s: float | None = None, watch: Watch | None = None,
+        with_digests: bool = False, timeout_s: float | None = None, watch: Watch | None = None,
     ) -> Outcome:
         """Save disks and memory from one pause under `name`; a shut-off domain's disks alone.
 
         Needs: writable disks that are raw or qcow2 files, and room beside the first one or in `directory`.
         On success: the guest goes on; a snapshot that had the name is gone, and was there until the new
-        one was complete.
+        one was complete. `with_digests` also reads all of its files and records digests of them.
         On failure: everything is as it was. UsageError (the name), UnsupportedError (the domain),
         BusyError, OperationTimeoutError, HypervisorError.
         """
 
         def prepare(view: View) -> _Prepared:
-            return _Prepared(plan=self._plan_save(view, name, directory, description))
+            plan = self._plan_save(view, name, directory, description, with_digests)
+            require_room_for(plan)
+            return _Prepared(plan=plan)
 
         return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
 
     def plan_save(self, name: str, *, directory: str | None = None) -> Plan:
         """Say what `save_snapshot` would do, and touch nothing."""
-        return self._plan_save(self._look(), name, directory, None)
+        return self._plan_save(self._look(), name, directory, None, False)
 
     @staticmethod
-    def _plan_save(view: View, name: str, directory: str | None, description: str | None) -> Plan:
+    def _plan_save(
+        view: View, name: str, directory: str | None, description: str | None, with_digests: bool
+    ) -> Plan:
         return planning.plan_save(
             planning.SaveRequest(name=name, directory=directory, description=description, token=new_token(),
-                                 now_ns=time.time_ns()),
+                                 now_ns=time.time_ns(), with_digests=with_digests),
             view,
         )
 
@@ -149,11 +182,13 @@ class SnapshotDomain:
 
     def load_snapshot(
         self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
-        engine: EngineName | None = None, timeout_s: float | None = None, watch: Watch | None = None,
+        engine: EngineName | None = None, verify: bool = False, timeout_s: float | None = None,
+        watch: Watch | None = None,
     ) -> Outcome:
         """Bring the domain back to `name`, and leave the guest running unless `final` says otherwise.
 
         `engine` forces a way to revert (`virtsnap.snapshots.engines`); None is the best on that host.
+        `verify` reads all of the snapshot's files first and compares them with the recorded digests.
 
         Needs: an external snapshot whose files are whole; one that plain virsh made will do.
         On success: the live and the persistent definition name the same fresh overlays. What was saved
@@ -164,6 +199,8 @@ class SnapshotDomain:
         """
 
         def prepare(view: View) -> _Prepared:
+            if verify:
+                require_verified(facts_of(view.catalog.find(name), uuid=view.uuid))
             return self._plan_load(view, name, final, keep_newer, engine)
 
         return self._operate("load", prepare, timeout_s=timeout_s, watch=watch)
@@ -209,6 +246,55 @@ class SnapshotDomain:
     def plan_remove(self, name: str) -> Plan:
         """Say what `remove_snapshot` would do, and touch nothing."""
         return planning.plan_remove(name, self._look())
+
+    # Upkeep
+
+    def check(self, *, deep: bool = False) -> Verdict:
+        """Say what stands in the way of saving, and whether the snapshots are whole; touches nothing.
+
+        `deep` reads every file of every snapshot, compares the digests, and records those that are missing.
+        """
+        with self._held("check"):
+            view = observe(self._host, self._domain, refuse_managed_save=False)
+            blockers = self._domain.migration_blockers() if view.is_active else ()
+            digests = Digests() if deep else None
+            verdicts: list[SnapshotVerdict] = []
+            for snapshot in view.catalog.snapshots:
+                verdict, facts = check_snapshot(snapshot, uuid=view.uuid, digests=digests)
+                verdicts.append(verdict)
+                if facts is not None:
+                    self._domain.redefine_snapshot(with_facts(snapshot.xml, facts), current=snapshot.is_current)
+            found = obstacles(view, blockers=blockers)
+            if self._domain.has_managed_save():
+                found = (*found, "it has a managed save image, which the next start would put over its disks")
+            return Verdict(
+                domain=view.name, obstacles=found, remarks=remarks(view), snapshots=tuple(verdicts)
+            )
+
+    def flatten(self, *, timeout_s: float | None = None, watch: Watch | None = None) -> Outcome:
+        """Shorten the chains under the domain's disks; `bytes["pulled"]` of the outcome is what that cost.
+
+        The guest goes on. Every snapshot stays as it is, byte by byte. On failure: the disks show what they
+        showed, on as many layers as before.
+        """
+
+        def prepare(view: View) -> _Prepared:
+            return _Prepared(plan=self._plan_flatten(view))
+
+        return self._operate("flatten", prepare, timeout_s=timeout_s, watch=watch)
+
+    def plan_flatten(self) -> Plan:
+        """Say what `flatten` would do, and touch nothing."""
+        return self._plan_flatten(self._look())
+
+    @staticmethod
+    def _plan_flatten(view: View) -> Plan:
+        disks = (*view.disks, *view.persistent_disks)
+        own = {
+            disk.path: layer for disk in disks if disk.is_writable and disk.path and disk.path in view.chains
+            for layer in reversed(read_chain(disk.path, disk.format)) if not view.was_made_for_us(layer.path)
+        }
+        return planning.plan_flatten(view, own=own)
 
     # Recover
 

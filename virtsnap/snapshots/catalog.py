@@ -14,7 +14,8 @@ daemon restarts):
     </virtsnap:snapshot>
 
 The first layer of a disk is the file that was the disk at the save; `overlay`
-is the file that the save put on top. Other elements and attributes of the
+is the file that the save put on top. Once somebody has read a file whole, its
+`memory` or `layer` has a `blake2b` (16 bytes, in hex). Other elements and attributes of the
 same format are ignored by a reader; a higher `format` is refused.
 """
 
@@ -57,6 +58,7 @@ class SavedMemory:
     path: str
     size_bytes: int
     mtime_ns: int
+    digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +207,7 @@ def facts_to_element(facts: Facts) -> etree._Element:
     if facts.memory is not None:
         etree.SubElement(element, f"{{{SNAPSHOT_NS}}}memory", {
             "file": facts.memory.path, "bytes": str(facts.memory.size_bytes),
-            "mtime_ns": str(facts.memory.mtime_ns),
+            "mtime_ns": str(facts.memory.mtime_ns), **_digest(facts.memory.digest),
         })
     for disk in facts.disks:
         saved = etree.SubElement(element, f"{{{SNAPSHOT_NS}}}disk", {
@@ -215,8 +217,13 @@ def facts_to_element(facts: Facts) -> etree._Element:
             etree.SubElement(saved, f"{{{SNAPSHOT_NS}}}layer", {
                 "file": layer.path, "format": layer.format, "bytes": str(layer.size_bytes),
                 "mtime_ns": str(layer.mtime_ns), "virtual_bytes": str(layer.virtual_bytes),
+                **_digest(layer.digest),
             })
     return element
+
+
+def _digest(digest: str | None) -> dict[str, str]:
+    return {} if digest is None else {"blake2b": digest}
 
 
 def facts_from_element(element: etree._Element) -> Facts:
@@ -244,7 +251,7 @@ def facts_from_element(element: etree._Element) -> Facts:
         created_ns=int(_text(element, "created_ns")), folder=_text(element, "folder"),
         memory=None if memory is None else SavedMemory(
             path=_text(memory, "file"), size_bytes=int(_text(memory, "bytes")),
-            mtime_ns=int(_text(memory, "mtime_ns")),
+            mtime_ns=int(_text(memory, "mtime_ns")), digest=memory.get("blake2b"),
         ),
         disks=disks,
     )
@@ -254,6 +261,7 @@ def _layer(element: etree._Element) -> Layer:
     return Layer(
         path=_text(element, "file"), format=_text(element, "format"), size_bytes=int(_text(element, "bytes")),
         mtime_ns=int(_text(element, "mtime_ns")), virtual_bytes=int(_text(element, "virtual_bytes")),
+        digest=element.get("blake2b"),
     )
 
 

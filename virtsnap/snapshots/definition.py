@@ -79,6 +79,24 @@ def with_metadata_in_snapshot(xml: str, elements: Sequence[etree._Element]) -> s
     return to_text(root)
 
 
+def with_revert_disks(xml: str, targets: Sequence[str], *, path: str) -> str:
+    """Give a snapshot object's XML that names `path` as the file to remove at the next revert, for each disk."""
+    root = parse_xml(xml)
+    for element in root.findall("revertDisks"):
+        root.remove(element)
+    disks = etree.Element("revertDisks")
+    for target in targets:
+        disk = etree.SubElement(disks, "disk", {"name": target, "snapshot": "external", "type": "file"})
+        etree.SubElement(disk, "driver", {"type": "qcow2"})
+        etree.SubElement(disk, "source", {"file": path})
+    after = root.find("disks")
+    if after is None:
+        root.append(disks)
+    else:
+        after.addnext(disks)
+    return to_text(root)
+
+
 def our_metadata(xml: str) -> tuple[tuple[str, str], ...]:
     """Name the elements of virtsnap's in a `<domain>`, each as prefix and namespace."""
     found = []

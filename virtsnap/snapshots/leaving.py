@@ -41,6 +41,8 @@ class Leaving:
     """What is to be done once the domain is undefined, and the definition on the user's own files."""
 
     merges: tuple[Merge, ...] = ()
+    # Overlays that libvirt's own revert put beside the user's files
+    beside: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     xml_on_own_files: str = field(default="", repr=False)
 
@@ -61,11 +63,11 @@ def plan_leaving(view: View, *, formats: dict[str, str]) -> Leaving:
         for snapshot in view.catalog.snapshots if snapshot.facts is not None for disk in snapshot.facts.disks
     }
     for disk in view.persistent_disks:
-        if disk.path is None or not is_ours(disk.path, view.uuid):
+        if disk.path is None or not view.was_made_for_us(disk.path):
             continue
         # Where the user's own file is gone already, the chain cannot be followed: then a snapshot knows it.
         chain = view.chains.get(disk.path) or saved.get(disk.target, ())
-        base = next((path for path in chain if not is_ours(path, view.uuid)), None)
+        base = next((path for path in chain if not view.was_made_for_us(path)), None)
         if base is None:
             raise UnsupportedError(
                 f"{view.name}: the chain of disk {disk.target} cannot be followed to the user's own file, "
@@ -79,6 +81,10 @@ def plan_leaving(view: View, *, formats: dict[str, str]) -> Leaving:
     folders = {str(PurePosixPath(path).parent) for path in paths if is_ours(path, view.uuid)}
     return Leaving(
         merges=tuple(merges), folders=tuple(sorted(folders)),
+        beside=tuple(sorted(
+            path for chain in view.chains.values() for path in chain
+            if view.was_made_for_us(path) and not is_ours(path, view.uuid)
+        )),
         xml_on_own_files=_on_own_files(view.persistent_xml, merges),
     )
 
@@ -140,7 +146,7 @@ def _formats(view: View) -> dict[str, str]:
     """Give the formats of the files under our overlays, as far as they can be read."""
     formats: dict[str, str] = {}
     for top in view.chains:
-        if is_ours(top, view.uuid):
+        if view.was_made_for_us(top):
             formats.update({layer.path: layer.format for layer in host_files.read_chain(top, "qcow2")})
     return formats
 
@@ -156,6 +162,11 @@ def clear_up(leaving: Leaving, uuid: str, *, merge: bool) -> tuple[str, ...]:
     if kept_by:
         return (*kept_by, "what the guest wrote is still in " + ", ".join(leaving.folders))
     problems = []
+    for path in leaving.beside:
+        try:
+            host_files.remove_file(path)
+        except VirtsnapError as exc:
+            problems.append(exc.message)
     for folder in leaving.folders:
         for path in host_files.files_in(folder):
             if not is_ours(path, uuid):

@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 
 _OUR_FILE = re.compile(r"[0-9a-f]{8}(-[A-Za-z0-9_.]+\.qcow2|\.mem)\Z")
 
+_OUR_FOLDER = re.compile(r"virtsnap-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
+
 
 def new_token() -> str:
     """Make the id of a snapshot or of a line: 8 hex digits."""
@@ -23,6 +25,12 @@ def folder_in(directory: str, uuid: str) -> str:
     own = f"virtsnap-{uuid}"
     place = PurePosixPath(directory)
     return str(place if place.name == own else place / own)
+
+
+def uuid_of_folder(name: str) -> str | None:
+    """Give the UUID of the domain whose folder has that name; None for any other folder."""
+    found = _OUR_FOLDER.match(name)
+    return found[1] if found else None
 
 
 def overlay_path(folder: str, token: str, target: str) -> str:

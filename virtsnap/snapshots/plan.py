@@ -7,6 +7,7 @@ done at all; whether the files are fit is looked at by
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -16,10 +17,11 @@ from virtsnap.errors import ExistsError, UnsupportedError
 from virtsnap.host.files import Layer
 from virtsnap.snapshots import places
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, Snapshot
-from virtsnap.snapshots.definition import definitions_in_snapshot, snapshot_request
+from virtsnap.snapshots.definition import definitions_in_snapshot, on_new_overlays, snapshot_request
 from virtsnap.snapshots.engines import Engine, Revert
 from virtsnap.snapshots.names import encode_name, is_temporary, temporary_name
 from virtsnap.snapshots.steps import (
+    DefineDomain,
     ForgetObjects,
     KeptObject,
     MakeCurrent,
@@ -27,9 +29,11 @@ from virtsnap.snapshots.steps import (
     MakePersistent,
     MakeTransient,
     Plan,
+    PullLayers,
     RecordFacts,
     RemoveFiles,
     RenameObject,
+    RequireAbsent,
     ResumeGuest,
     Step,
     TakeSnapshot,
@@ -46,6 +50,7 @@ class SaveRequest:
 
     virsh's verb asks for more: a name that is taken to be refused, the disks of a running guest alone
     (which is what a power cut would leave), and `asked`, words of the host's SNAPSHOT_WISHES.
+    `with_digests` reads every file of the snapshot and records digests.
     """
 
     name: str
@@ -56,6 +61,7 @@ class SaveRequest:
     replace: bool = True
     disk_only: bool = False
     asked: frozenset[str] = frozenset()
+    with_digests: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
     steps += [
         MakeFolder(path=folder),
+        RequireAbsent(paths=(*(() if memory is None else (memory,)), *(path for _, path in overlays))),
         TakeSnapshot(
             object_name=object_name,
             xml=snapshot_request(
@@ -112,7 +119,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
             memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
             asked=request.asked,
         ),
-        RecordFacts(object_name=object_name, facts=facts),
+        RecordFacts(object_name=object_name, facts=facts, with_digests=request.with_digests),
     ]
     afterwards: list[Step] = []
     if old is not None:
@@ -136,6 +143,13 @@ def _layers_of(disk: Disk, view: View) -> tuple[Layer, ...]:
 
 def require_saveable(view: View, *, with_memory: bool | None = None) -> None:
     """Raise UnsupportedError, naming all that stands in the way of a save; `with_memory` None: if it runs."""
+    obstacles = obstacles_to_save(view, with_memory=with_memory)
+    if obstacles:
+        raise UnsupportedError(f"{view.name} cannot be saved: " + "; ".join(obstacles))
+
+
+def obstacles_to_save(view: View, *, with_memory: bool | None = None) -> list[str]:
+    """Name all that stands in the way of a save; `with_memory` None: if it runs."""
     if with_memory is None:
         with_memory = view.is_active
     why = "the disks alone are to be saved" if view.is_active else "it is shut off"
@@ -148,8 +162,7 @@ def require_saveable(view: View, *, with_memory: bool | None = None) -> None:
         ]
         if not view.writable_disks:
             obstacles.append(f"{why} and it has no writable disk, so there is nothing to keep")
-    if obstacles:
-        raise UnsupportedError(f"{view.name} cannot be saved: " + "; ".join(obstacles))
+    return obstacles
 
 
 def _passthrough(view: View) -> list[str]:
@@ -209,7 +222,8 @@ def plan_load(
     )
     running_on = {disk.target: disk.path for disk in view.writable_disks if disk.path}
     revert = Revert(
-        facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, is_active=view.is_active, saved_xml=saved_xml,
+        facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, in_use=_in_use(view),
+        is_active=view.is_active, saved_xml=saved_xml,
         persistent_xml=for_next_boot or in_snapshot, previous_persistent_xml=view.persistent_xml,
         overlays=overlays,
         # Where libvirt does not set owners itself (dynamic_ownership = 0), QEMU opens what it could open before.
@@ -217,7 +231,10 @@ def plan_load(
         start=request.final != "as-saved",
     )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
-    steps += [MakeFolder(path=folder), *engine.prepare(revert), *engine.switch(revert)]
+    prepared = engine.prepare(revert)
+    if prepared:
+        steps += [MakeFolder(path=folder), RequireAbsent(paths=tuple(path for _, path in overlays)), *prepared]
+    steps += engine.switch(revert)
     previous = next((other for other in view.catalog.snapshots if other.is_current), None)
     if previous is None or previous.object_name != snapshot.object_name:
         steps.append(MakeCurrent(
@@ -236,6 +253,16 @@ def plan_load(
     if not view.is_persistent and (facts.memory is not None or revert.start):
         afterwards.append(MakeTransient())
     return Plan(op="load", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
+
+
+def _in_use(view: View) -> frozenset[str]:
+    found = {disk.path for disk in (*view.disks, *view.persistent_disks) if disk.path}
+    for chain in view.chains.values():
+        found |= set(chain)
+    for snapshot in view.catalog.snapshots:
+        found |= view.files_of(snapshot) or set()
+        found |= set(snapshot.overlay_paths)
+    return frozenset(found)
 
 
 def _runs_after(final: Final, facts: Facts) -> bool:
@@ -287,6 +314,50 @@ def _remove(unneeded: Unneeded) -> tuple[Step, ...]:
         return ()
     folders = tuple(sorted({str(PurePosixPath(path).parent) for path in unneeded.paths}))
     return (RemoveFiles(paths=unneeded.paths, needed=unneeded.needed, folders=folders),)
+
+
+# Flatten
+
+
+def plan_flatten(view: View, *, own: Mapping[str, Layer]) -> Plan:
+    """Plan to shorten the chains under the domain's disks; `own` gives the user's own file under each of them.
+
+    The disk takes in what the layers between hold, and stands on the user's own image then. It is the
+    only file that is written to, and nothing stands on it; so every snapshot stays as it is, byte by byte.
+    On failure: UnsupportedError where a chain cannot be followed, or a disk is itself part of a snapshot.
+    """
+    steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
+    disks = view.writable_disks if view.is_active else tuple(
+        disk for disk in view.persistent_disks if disk.is_writable
+    )
+    short: dict[str, str] = {}
+    frozen = {path for snapshot in view.catalog.snapshots for path in view.files_of(snapshot) or ()}
+    for disk in disks:
+        chain = view.chains.get(disk.path or "", ())
+        if disk.path is None or not chain:
+            raise UnsupportedError(f"{view.name}: the chain of disk {disk.target} cannot be followed")
+        if disk.path not in own or own[disk.path].path in chain[:2]:
+            continue
+        if disk.path in frozen or disk.has_block_job:
+            raise UnsupportedError(f"{view.name}: disk {disk.target} is part of a snapshot, or in a block job")
+        base = own[disk.path]
+        steps.append(PullLayers(target=disk.target, path=disk.path, base_path=base.path, base_format=base.format,
+                                layers=chain.index(base.path) - 1, is_active=view.is_active))
+        short[disk.target] = disk.path
+    if not short:
+        return Plan(op="flatten", domain=view.name, name="", steps=())
+    # libvirt writes whole chains into the persistent definition: those layers are no longer there.
+    steps.append(DefineDomain(xml=on_new_overlays(view.persistent_xml, short), previous_xml=view.persistent_xml))
+    line: set[str] = set()
+    for disk in disks:
+        chain = view.chains[disk.path or ""]
+        line |= {*chain[chain.index(own[disk.path or ""].path):], chain[0]} if disk.target in short else set(chain)
+    unneeded = view.unneeded(gone=(), kept=view.catalog.snapshots, line=frozenset(line),
+                             abandoned=view.files_of_the_line() or frozenset())
+    afterwards = list(_remove(unneeded))
+    if not view.is_persistent:
+        afterwards.append(MakeTransient())
+    return Plan(op="flatten", domain=view.name, name="", steps=tuple(steps), afterwards=tuple(afterwards))
 
 
 def leftovers(view: View) -> tuple[Snapshot, ...]:

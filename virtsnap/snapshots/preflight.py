@@ -13,13 +13,20 @@ from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host.files import file_facts, read_chain, require_writable
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory
+from virtsnap.snapshots.steps import MakeFolder, Plan
+
+
+def file_problems(facts: Facts) -> list[str]:
+    """Say everything that is visibly wrong with the files of a snapshot."""
+    problems = [] if facts.memory is None else _memory_problems(facts.memory)
+    for disk in facts.disks:
+        problems += _disk_problems(disk)
+    return problems
 
 
 def require_loadable(facts: Facts) -> None:
     """Raise HypervisorError that names everything visibly wrong with the files of a snapshot."""
-    problems = [] if facts.memory is None else _memory_problems(facts.memory)
-    for disk in facts.disks:
-        problems += _disk_problems(disk)
+    problems = file_problems(facts)
     try:
         require_writable(facts.folder)
     except VirtsnapError as exc:
@@ -27,6 +34,13 @@ def require_loadable(facts: Facts) -> None:
     if problems:
         raise HypervisorError(f"snapshot {facts.name!r} cannot be loaded: " + "; ".join(problems),
                               hint="the guest was not touched")
+
+
+def require_room_for(plan: Plan) -> None:
+    """Raise HypervisorError where a folder of a plan cannot be written to."""
+    for step in plan.steps:
+        if isinstance(step, MakeFolder):
+            require_writable(step.path)
 
 
 def require_files_of(domain_xml: str) -> None:

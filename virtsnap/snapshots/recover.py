@@ -92,7 +92,7 @@ def steps_to_finish(journal: Journal, domain: Domain) -> tuple[st.Step, ...] | N
             return steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain) else None
         if isinstance(step, _SWITCHES):
             return _rest_of_load(steps[at:], journal, domain)
-        if isinstance(step, st.ForgetObjects):
+        if isinstance(step, (st.ForgetObjects, st.PullLayers)):
             return steps[at:]
     return None
 

@@ -21,10 +21,19 @@ from virtsnap.host import Domain, Host
 from virtsnap.host import files as host_files
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, read_snapshot, renamed, with_facts
-from virtsnap.snapshots.definition import our_metadata, with_metadata_in_snapshot, with_our_metadata
+from virtsnap.snapshots.definition import (
+    our_metadata,
+    with_metadata_in_snapshot,
+    with_our_metadata,
+    with_revert_disks,
+)
+from virtsnap.snapshots.digests import Digests, with_digests
 from virtsnap.snapshots.journal import Journal, Keeper
 from virtsnap.snapshots.lock import Claim, claim_element
 from virtsnap.snapshots.places import is_native_overlay
+
+# What libvirt's revert is told to remove; it is content when there is nothing.
+_NO_FILE = "/nonexistent/virtsnap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +116,18 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
         raise
     warnings = tidy_up(plan, context, watch=watch)
     return Outcome(
-        op=plan.op, domain=plan.domain, name=plan.name, state=context.domain.power(),
+        op=plan.op, domain=plan.domain, name=plan.name, state=_state(context.domain),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
         bytes=dict(context.bytes), warnings=tuple(warnings),
     )
+
+
+def _state(domain: Domain) -> str:
+    """Give the guest's state; what was done is done, whether or not it can be read."""
+    try:
+        return domain.power()
+    except VirtsnapError:
+        return "unknown"
 
 
 def tidy_up(
@@ -278,11 +295,15 @@ def _(step: st.MakeOverlay, context: Context) -> None:
 
 
 @perform.register
-def _(step: st.TakeSnapshot, context: Context) -> None:
-    for path in _new_files(step):
+def _(step: st.RequireAbsent, context: Context) -> None:
+    for path in step.paths:
         # libvirt truncates an existing memory file without asking
-        if host_files.file_facts(path) is not None:
+        if host_files.is_there(path):
             raise HypervisorError(f"{path}: exists already")
+
+
+@perform.register
+def _(step: st.TakeSnapshot, context: Context) -> None:
     with _aborting(context):
         context.domain.take_snapshot(step.xml, disk_only=step.memory_path is None, asked=step.asked)
     if not step.is_active:
@@ -352,6 +373,8 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
 @perform.register
 def _(step: st.RecordFacts, context: Context) -> None:
     facts = measured(step.facts)
+    if step.with_digests:
+        facts = with_digests(facts, Digests())
     domain = context.domain
     domain.redefine_snapshot(with_facts(domain.snapshot_xml(step.object_name), facts), current=True)
     if facts.memory is not None:
@@ -442,7 +465,11 @@ def _(step: st.RevertNatively, context: Context) -> None:
     domain, kept = context.domain, step.snapshot
     # The revert replaces both definitions by those in the snapshot object: so claim and journal go in there.
     marked = with_metadata_in_snapshot(kept.xml, context.elements())
-    domain.redefine_snapshot(marked, current=kept.is_current)
+    # It also removes the files under the guest that it takes for abandoned, without looking who stands on them:
+    # the current snapshot's <revertDisks>, else its overlays (qemuSnapshotRevertExternalFinish, 9.9 to 11.3).
+    marked = with_revert_disks(marked, [target for target, _ in step.frozen], path=_NO_FILE)
+    domain.redefine_snapshot(marked, current=True)
+    _await_a_new_second(step)
     domain.revert(kept.object_name, paused=step.has_memory)
     if domain.is_active():
         for prefix, uri in our_metadata(domain.live_xml()):
@@ -451,7 +478,6 @@ def _(step: st.RevertNatively, context: Context) -> None:
     for path in overlays:
         host_files.make_private(path)
     _remove_native(step, but=overlays)
-    # Without <revertDisks>, by which libvirt would remove these overlays at a later revert of its own.
     domain.redefine_snapshot(kept.xml, current=True)
 
 
@@ -467,11 +493,22 @@ def _(step: st.RevertNatively, context: Context) -> None:
         _remove_native(step)
 
 
+def _await_a_new_second(step: st.RevertNatively) -> None:
+    """Wait while there is an overlay of this second's name: libvirt would refuse to make another."""
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline and any(
+        is_native_overlay(path, frozen, since_s=int(time.time()))
+        for _, frozen in step.frozen for path in host_files.files_beside(frozen)
+    ):
+        time.sleep(0.05)
+
+
 def _remove_native(step: st.RevertNatively, *, but: tuple[str, ...] = ()) -> None:
     """Remove what this revert made and left: a try that failed, or was cut off."""
     for _, frozen in step.frozen:
         for path in host_files.files_beside(frozen):
-            if path not in but and is_native_overlay(path, frozen, since_s=step.since_s):
+            ours = path not in step.there and is_native_overlay(path, frozen, since_s=step.since_s)
+            if ours and path not in but:
                 host_files.remove_file(path)
 
 
@@ -480,7 +517,8 @@ def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
     now = {disk.target: disk.path for disk in read_disks(parse_xml(xml))}
     return tuple(
         path for target, frozen in step.frozen
-        if (path := now.get(target)) is not None and is_native_overlay(path, frozen, since_s=step.since_s)
+        if (path := now.get(target)) is not None and path not in step.there
+        and is_native_overlay(path, frozen, since_s=step.since_s)
     )
 
 
@@ -524,6 +562,25 @@ def _(step: st.MakeCurrent, context: Context) -> None:
 @perform.register
 def _(step: st.ResumeGuest, context: Context) -> None:
     context.domain.resume()
+
+
+# Flattening
+
+
+@perform.register
+def _(step: st.PullLayers, context: Context) -> None:
+    chain = host_files.read_chain(step.path, "qcow2")
+    if chain[1].path == step.base_path:
+        return  # done before this process took over
+    before = host_files.file_facts(step.path)
+    if step.is_active and context.domain.is_active():
+        context.domain.pull_layers(step.target, base=step.base_path, timeout_s=context.remaining_s())
+    else:
+        host_files.rebase(step.path, base=step.base_path, base_format=step.base_format)
+    after = host_files.file_facts(step.path)
+    if before is not None and after is not None:
+        grown = max(0, after.held_bytes - before.held_bytes)
+        context.bytes["pulled"] = context.bytes.get("pulled", 0) + grown
 
 
 # Tidying up

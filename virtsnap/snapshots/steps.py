@@ -80,6 +80,18 @@ class MakeOverlay(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequireAbsent(Step):
+    """Raise where a file that is to be made is there. No undo: nobody else's file is ever taken for ours."""
+
+    phase = "prepare"
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Step."""
+        return "see that there is no file yet where the snapshot's will be"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TakeSnapshot(Step):
     """Have libvirt take an external snapshot.
 
@@ -113,6 +125,7 @@ class RecordFacts(Step):
     phase = "record"
     object_name: str
     facts: Facts
+    with_digests: bool = False
 
     def describe(self) -> str:
         """See Step."""
@@ -151,6 +164,26 @@ class RenameObject(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PullLayers(Step):
+    """Have a disk take in what the layers under it hold, down to the file `base_path`.
+
+    It needs no undo: the disk shows the same before, after and in between.
+    """
+
+    phase = "pull"
+    target: str
+    path: str
+    base_path: str
+    base_format: str
+    layers: int
+    is_active: bool
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"pull {self.layers} layers into {self.path}, which then stands on {self.base_path}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopGuest(Step):
     """End the QEMU process: the point of no return of a load. No undo."""
 
@@ -180,7 +213,7 @@ class RevertNatively(Step):
     """Have libvirt revert to a snapshot, paused; both definitions follow. Undo: end the guest, put all back.
 
     libvirt makes an overlay beside each file of `frozen` (target, path), named by the second;
-    `since_s` tells those made now from older ones.
+    `since_s` and `there` (what the domain and its snapshots stand on) tell those made now from older ones.
     """
 
     phase = "restore"
@@ -188,6 +221,7 @@ class RevertNatively(Step):
     has_memory: bool
     frozen: tuple[tuple[str, str], ...]
     since_s: int
+    there: frozenset[str]
     previous_xml: str
 
     def describe(self) -> str:

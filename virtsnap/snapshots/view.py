@@ -87,12 +87,13 @@ class View:
                 needed |= used
         candidates |= memory
         known = (*gone, *kept)
-        paths = tuple(sorted(path for path in candidates - needed if self._is_removable(path, known)))
+        paths = tuple(sorted(path for path in candidates - needed if self.was_made_for_us(path, known)))
         return Unneeded(paths=paths, needed=frozenset(needed))
 
-    def _is_removable(self, path: str, known: tuple[Snapshot, ...]) -> bool:
+    def was_made_for_us(self, path: str, known: tuple[Snapshot, ...] | None = None) -> bool:
         """Say whether virtsnap made a file for this domain, or libvirt's revert did to a snapshot of ours."""
+        snapshots = self.catalog.snapshots if known is None else known
         return is_ours(path, self.uuid) or any(
             is_native_overlay(path, disk.frozen.path, since_s=snapshot.facts.created_ns // 10**9)
-            for snapshot in known if snapshot.facts is not None for disk in snapshot.facts.disks
+            for snapshot in snapshots if snapshot.facts is not None for disk in snapshot.facts.disks
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from virtsnap.command_line.shell_words import parse_shell_text
@@ -14,6 +17,8 @@ from virtsnap.errors import VirtsnapError
 from virtsnap.verify.compare import Comparison
 from virtsnap.verify.stand_ins import StandIn
 from virtsnap.verify.verify import Emulator, NotStartedError, find_emulator, verify_command_line
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 # same: started, no difference. not-started: QEMU refuses argv. refused: libvirt refuses the domain.
 Result = Literal["same", "different", "refused", "not-started"]
@@ -81,7 +86,15 @@ def verify_folder(
         return []
     emulator = find_emulator(cases[0][1][0])
 
+    # Command lines of one origin share a UUID, and two domains cannot.
+    by_uuid: defaultdict[str, Lock] = defaultdict(Lock)
+
     def one(case: tuple[str, Sequence[str]]) -> CaseResult:
+        found = _UUID.search(" ".join(case[1]))
+        with by_uuid[found[0].lower() if found else case[0]]:
+            return verified(case)
+
+    def verified(case: tuple[str, Sequence[str]]) -> CaseResult:
         result = _verify_one(case, uri=uri, for_libvirt=for_libvirt, emulator=emulator)
         tell(result)
         return result

@@ -56,13 +56,16 @@ class Hardware:
 UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("werror", "rerror", "share-rw", "account-invalid", "account-failed", "backend_defaults",
                      "iothread", "iothread-vq-mapping", "ioeventfd", "tx", "x-txtimer", "x-txburst", "pcap",
-                     "vhostforce", "audiodev", "display", "head", "dump-guest-core", "mem-merge"),
+                     "vhostforce", "audiodev", "display", "head", "dump-guest-core", "mem-merge", "masterbus"),
                     "how the host serves it"),
     **dict.fromkeys(("failover_pair_id", "migrate-extra", "extended-state", "acpi-mr-restore"),
                     "about migration"),
     "write-cache": "what is asked for; what is in force is read from the drive",
     **dict.fromkeys(("fdtypeA", "fdtypeB"), "what is asked for; the type in force is the floppy drive's own"),
+    **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
+    **dict.fromkeys(("disable-legacy", "disable-modern"), "what is in force is seen in the PCI id and the BARs"),
     "usb_version": "the speed in force is read from the port",
+    "masterbus": "the name of a bus; the companion's place says whose it is",
 }
 # What only says which place was asked for: the place itself is compared.
 UNSEEN_ON_A_BUS = frozenset({("usb-bus", "port")})
@@ -81,6 +84,8 @@ UNSEEN_OF_THE_MACHINE = frozenset({
 LETTERS, KINDS = "letters", "kinds"
 _DISK_DRIVERS = ("-hd", "-cd", "virtio-blk-pci", "virtio-blk-device", "nvme", "usb-storage", "usb-bot", "usb-uas",
                  "scsi-block", "scsi-generic")
+# Such a kind is another word for disable-legacy and disable-modern.
+_VIRTIO_VARIANT = re.compile(r"-(?:non-)?transitional$")
 _SIMPLE = re.compile(r"bool|string|str|u?int\d*|size|size_t|OnOff\w*|EndianMode|\w*Smm\w*")
 UNSEEN_OF_THE_CPU = frozenset({
     "realized", "hotplugged", "hotpluggable", "start-powered-off", "legacy-memory", "type", "crash-information",
@@ -93,7 +98,10 @@ def read_hardware(machine: Machine) -> Hardware:
     drives = _drives(machine)
     tree = parse_qtree(machine.hmp("info qtree"))
     devices = [
-        Device(place=place, bus=bus, driver=node.driver, properties=dict(_visible(node, bus, drives)))
+        Device(
+            place=place, bus=bus, driver=_VIRTIO_VARIANT.sub("", node.driver),
+            properties=dict(_visible(node, bus, drives)),
+        )
         for place, bus, node in placed(tree)
     ]
     devices += _devices_without_bus(machine)
@@ -131,7 +139,9 @@ def _visible(node: Node, bus: str, drives: Mapping[str, str]) -> Iterator[tuple[
         if name in UNSEEN or (bus, name) in UNSEEN_ON_A_BUS:
             continue
         if name in _DRIVES:
-            yield name, drives.get(value, f"unknown ({value})")
+            medium = drives.get(value, f"unknown ({value})")
+            # A CD cannot be written to, whatever the host may do with its image.
+            yield name, medium.split(",")[0] if node.driver.endswith("-cd") else medium
         elif name in BACKENDS:
             yield name, "connected" if value else "none"
         elif name == "romfile":

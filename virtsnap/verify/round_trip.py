@@ -40,18 +40,24 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class SystematicRow:
-    """A change that libvirt always makes, by subject and a pattern of its place, with the reason."""
+    """A change that libvirt always makes, by subject and a pattern of its place, with the reason.
+
+    `values` is a pattern of both values, with a blank between them.
+    """
 
     subject: str
     pattern: str
     side: str
     reason: str
+    values: str = ".*"
 
 
 # `side`: added (only libvirt says it), lost (only argv said it), changed.
 SYSTEMATIC: tuple[SystematicRow, ...] = (
     SystematicRow(subject="machine", pattern=r"usb|vmport|dump-guest-core|memory-backend|smm|hpet|acpi|pflash\d",
                   side="added", reason="libvirt writes the machine's parts out, with the value that they have"),
+    SystematicRow(subject="machine", pattern=r"type", side="changed", reason="libvirt writes out the version",
+                  values=r"(?:pc pc-i440fx|q35 pc-q35|(virt|pseries|s390-ccw-virtio) \1)-\w+(?:\.\w+)*"),
     SystematicRow(subject="machine", pattern=r"accel", side="changed", reason="the first accelerator counts"),
     SystematicRow(subject="machine", pattern=r"usb", side="lost", reason="the controller is a device of its own"),
     SystematicRow(subject="cpu", pattern=r"model", side="added",
@@ -114,7 +120,8 @@ def compare_round_trip(argv: Sequence[str], libvirt: Sequence[str]) -> tuple[Cha
 def _explained(change: Change) -> Change:
     side = "added" if change.argv is None else "lost" if change.libvirt is None else "changed"
     for row in SYSTEMATIC:
-        if (row.subject, row.side) == (change.subject, side) and re.fullmatch(row.pattern, change.where):
+        placed = (row.subject, row.side) == (change.subject, side) and re.fullmatch(row.pattern, change.where)
+        if placed and re.fullmatch(row.values, f"{change.argv or ''} {change.libvirt or ''}", re.DOTALL):
             return replace(change, reason=row.reason)
     return change
 

@@ -26,12 +26,14 @@ class Revert:
     `saved_xml` is the definition inside the memory image (None for an offline
     snapshot), `persistent_xml` the one for the next boot as it was at the
     save; `overlays` are the disks to be (target, path); `start` says whether
-    an offline snapshot is to be booted; `now_s` is Unix time.
+    an offline snapshot is to be booted; `now_s` is Unix time, `in_use` what the
+    domain and all snapshots stand on.
     """
 
     facts: Facts
     snapshot: KeptObject
     now_s: int
+    in_use: frozenset[str]
     is_active: bool
     saved_xml: str | None = field(repr=False)
     persistent_xml: str = field(repr=False)

@@ -31,6 +31,7 @@ class NativeEngine:
         again = RevertNatively(
             snapshot=revert.snapshot, has_memory=has_memory, previous_xml=revert.previous_persistent_xml,
             frozen=tuple((disk.target, disk.frozen.path) for disk in revert.facts.disks), since_s=revert.now_s,
+            there=revert.in_use,
         )
         if has_memory or not revert.start:
             return (*stop, again)
