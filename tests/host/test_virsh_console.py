@@ -33,7 +33,7 @@ def say(guest: RunningGuest, text: str) -> None:
 def hear(session: ConsoleSession, guest: RunningGuest, text: str) -> None:
     """Have the guest say `text` until the session shows it: a pty that nobody has open drops what comes.
 
-    virsh says that it is connected before it is, and so do we.
+    virsh 9.0 says that it is connected before it is, and so do we there.
     """
     for attempt in range(10):
         say(guest, f"{text}-{attempt}")

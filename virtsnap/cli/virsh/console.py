@@ -16,6 +16,7 @@ from virtsnap.cli.virsh.session import Session
 from virtsnap.cli.virsh.syntax import Command
 from virtsnap.errors import HypervisorError, NoSuchDomainError, UnsupportedError, VirtsnapError
 from virtsnap.host.console import Console
+from virtsnap.host.versions import installed_version
 from virtsnap.snapshots.tree import SnapshotTree
 
 # A domain that anybody else restarts (destroy and start, libvirt's own revert) is off for a second or two;
@@ -41,17 +42,27 @@ def answer_console(session: Session, command: Command) -> None:
     )
     if console.domain_id() is None and not domain.is_held():
         raise HypervisorError("The domain is not running")
-    session.remark(f"Connected to domain '{domain.name}'\n")
     named = f"Escape character is {escape}" + (f" (Ctrl + {escape[1]})" if escape.startswith("^") else "")
-    session.remark(named + "\n")
-    sys.stdout.flush()
-    with console.raw_terminal():
-        _run(domain, console)
-
-
-def _run(domain: SnapshotTree, console: Console) -> None:
-    """Keep the session up. On failure: VirtsnapError where the console cannot be opened at all."""
+    greeting = f"Connected to domain '{domain.name}'\n{named}\n"
+    # virsh 9.0 says so before it opens the console, 11.3 when it has.
+    version = installed_version()
+    says_it_first = version is not None and version < (10, 0)
+    if says_it_first:
+        _greet(session, greeting)
     number = _open_next(domain, console, None)
+    if not says_it_first:
+        _greet(session, greeting)
+    with console.raw_terminal():
+        _keep_up(domain, console, number)
+
+
+def _greet(session: Session, text: str) -> None:
+    session.remark(text)
+    sys.stdout.flush()
+
+
+def _keep_up(domain: SnapshotTree, console: Console, number: int | None) -> None:
+    """Keep the session up over one QEMU after the other; `number` is the one whose console is open."""
     while number is not None:
         why = console.pump()
         if why == "connection":
