@@ -17,6 +17,7 @@ from typing import Any, Literal
 import libvirt
 
 from virtsnap.errors import OperationTimeoutError
+from virtsnap.host.qemu_process import ended
 from virtsnap.host.translate import translated
 
 Power = Literal["running", "paused", "shutoff", "crashed"]
@@ -131,6 +132,11 @@ class Domain:
                 gone = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
                 if exc.get_error_code() not in gone or self.power() != "shutoff":
                     raise
+
+    def stop(self, *, is_local: bool) -> None:
+        """End the QEMU process as `destroy` does, faster where it is on this machine and may be traced."""
+        with ended(self.uuid) if is_local else contextlib.nullcontext():
+            self.destroy()
 
     def undefine(self) -> None:
         """Take the persistent definition away; a running domain goes on as a transient one.

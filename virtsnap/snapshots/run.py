@@ -437,7 +437,7 @@ def _(step: st.RenameObject, context: Context) -> None:
 
 @perform.register
 def _(step: st.StopGuest, context: Context) -> None:
-    context.domain.destroy()
+    context.domain.stop(is_local=context.host.is_local)
 
 
 @perform.register
