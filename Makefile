@@ -5,7 +5,7 @@ PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 HOST := trixie
-.PHONY: verify-corpus help demo test test-all test-hosts test-whole fuzz bench-convert lint setup packages guest hosts clean
+.PHONY: verify-corpus corpus-figures help demo test test-all test-hosts test-whole fuzz bench-convert lint setup packages guest hosts clean
 
 help:
 	@echo "make demo | test | test-all | test-hosts | test-whole | fuzz | lint | setup | guest | clean"
@@ -53,6 +53,10 @@ packages:
 # Needs CORPUS, a folder of *.args: how many can be started here, and how many show the same hardware.
 verify-corpus: setup
 	@$(PYTHON_IN) -m tests.host.verify_corpus $(CORPUS)
+
+# Needs CORPUS, a folder of *.args: what becomes of their words, and whether all are valid.
+corpus-figures: setup
+	@$(PYTHON_IN) -m tests.corpus_figures $(CORPUS)
 
 guest: setup
 	@$(PYTHON_IN) -m tests.guest.build cloud full

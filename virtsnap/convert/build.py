@@ -9,8 +9,9 @@ from lxml import etree
 from virtsnap.convert.ccw import CcwDevices
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, read_keys
 from virtsnap.convert.values import hexadecimal
+from virtsnap.convert.virtio_keys import read_virtio_model
 from virtsnap.domain_xml.templates import Element
 
 
@@ -25,7 +26,7 @@ def build_device(
     known = draft.templates.holes_of(f"devices/{row.template}")
     filled: dict[str, str | None] = dict(row.holes)
     if "virtio_model" in known:
-        filled["virtio_model"] = virtio_model(driver)
+        filled["virtio_model"] = read_virtio_model(word)
     filled |= read_keys(word, row.keys, draft.target)
     filled |= holes or {}
     element = draft.fill(row.template, filled)

@@ -132,6 +132,8 @@ def _convert_usual(draft: Draft, word: Word) -> None:
     if dump and memory is not None:
         memory.set("dumpCore", dump)
         word.land(memory)
+    if draft.machine.family.name == "virt" and draft.machine.arch in ("aarch64", "armv7l"):
+        word.take_read("highmem", on_only)
     if word.has("nvdimm") and any(True for _ in draft.devices_of(("nvdimm",))):
         word.take_read("nvdimm", on_only)
     if word.has("hmat") and any((numa.peek("type") or "").startswith("hmat") for numa in draft.group("numa")):

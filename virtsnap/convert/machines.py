@@ -104,6 +104,14 @@ class Machine:
         """Whether this is a PC of any kind."""
         return self.arch in X86
 
+    def is_since(self, version: tuple[int, int]) -> bool:
+        """Tell whether the machine type is surely of this QEMU version or later; an alias is the newest."""
+        bare = self.type.partition("+")[0]
+        found = re.search(r"-(\d+)\.(\d+)$", bare)
+        if found is None:
+            return bare in {"pc", "q35", "virt", "microvm", "pseries"}
+        return (int(found[1]), int(found[2])) >= version
+
 
 def arch_of_emulator(emulator: str, *, host_arch: str = "x86_64") -> str:
     """Give libvirt's arch for an emulator's file name; `kvm`, `qemu-kvm` and `qemu` are the host's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -26,6 +25,7 @@ from virtsnap.convert.nic_keys import (
 from virtsnap.convert.pci_keys import PCI_KEYS, settle_rom
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
 from virtsnap.convert.values import parse_number, parse_switch
+from virtsnap.convert.virtio_keys import read_virtio_model
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -52,6 +52,8 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
     keys = [key for key in row.keys if key.hole != "mtu" or netdev.holes.get("type") in WITH_MTU]
     holes: Holes = netdev.holes | driver_holes(draft, word, driver, netdev) | read_keys(word, keys, draft.target)
     settle_rom(word, holes)
+    if driver.startswith("virtio-"):
+        holes["model"] = read_virtio_model(word)
     if row.bus is Bus.ISA:
         holes = isa_place(0) | holes
     element = write_interface(draft, driver, netdev, holes)
@@ -74,7 +76,7 @@ def _can_have(word: Word, mac: str | None) -> bool:
 def write_interface(draft: Draft, driver: str, netdev: Netdev, holes: Mapping[str, str | None]) -> Element:
     """Fill the template of a card, joined to what QEMU keeps where libvirt has no word for it."""
     model = virtio_model(driver) if driver.startswith("virtio-") else driver
-    element = draft.fill("interface", {**holes, "model": model})
+    element = draft.fill("interface", {"model": model, **holes})
     if netdev.kept is not None:
         draft.override(element, Property(key="netdev", value=netdev.kept))
     return element
@@ -87,7 +89,8 @@ def driver_holes(draft: Draft, word: Word, driver: str, netdev: Netdev) -> Holes
         return holes
     if netdev.queues > 1:
         holes["queues"] = str(netdev.queues)
-    if netdev.queues > 1 or _counts_vectors(draft.machine.type):
+    # QEMU itself gives a card without queues the four vectors on machines of 6.0 and later.
+    if netdev.queues > 1 or draft.machine.is_since((6, 0)):
         _claim_vectors(word, netdev.queues)
     if netdev.vhost == "force":
         holes["driver_name"] = "vhost"
@@ -109,14 +112,6 @@ def _claim_vectors(word: Word, queues: int) -> None:
             word.claim("vectors", Outcome.IMPLIED)
     except ValueError:
         word.note("mq or vectors is not what QEMU takes")
-
-
-def _counts_vectors(machine_type: str) -> bool:
-    """Tell whether QEMU itself gives a card without queues the four vectors: machines of 6.0 and later do."""
-    version = re.search(r"-(\d+)\.(\d+)$", machine_type)
-    if version is None:
-        return machine_type in {"pc", "q35", "virt", "microvm", "pseries"}
-    return (int(version[1]), int(version[2])) >= (6, 0)
 
 
 def unknown_card(word: Word) -> DeviceRow | None:

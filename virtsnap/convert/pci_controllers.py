@@ -60,6 +60,10 @@ PHB_KEYS = (
 ONE_SLOT = frozenset({"pcie-root-port", "pcie-switch-downstream-port"})
 FROM_SLOT_1 = frozenset({"pci-bridge", "pcie-to-pci-bridge", "pci-root"})
 
+# What a root port's link is anyway: gen_rp_props in QEMU's gen_pcie_root_port.c, hw_compat_3_1 for older machines.
+FAST_LINKS: Mapping[str, str] = {"x-speed": "16", "x-width": "32"}
+FAST_LINKS_SINCE = (4, 0)
+
 # Where libvirt adds a host bridge unasked: qemuDomainDefAddDefaultDevices() in its qemu_domain.c.
 ROOT_ARCHES = frozenset({"alpha", "ppc", "ppc64", "ppc64le", "sh4", "sh4eb"})
 ROOT_BOARDS = frozenset({"versatilepb", "malta"})
@@ -78,6 +82,10 @@ def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     element = draft.fill("controller_pci", holes)
     word.claim("driver", Outcome.MAPPED)
     word.claim("id", Outcome.MAPPED)
+    if driver == "pcie-root-port" and draft.machine.is_since(FAST_LINKS_SINCE):
+        for key, usual in FAST_LINKS.items():
+            if word.peek(key) == usual:
+                word.claim(key, Outcome.IMPLIED)
     draft.add(element, word)
     parent = draft.pci.add(word, element) if bus_of(row, driver, draft) is Bus.PCI else None
     found = re.fullmatch(r"pci\.(\d{1,4})", id_ or "")

@@ -47,6 +47,9 @@ PROCESS: Mapping[str, ProcessRow] = {
         outcome=Outcome.MANAGED, note="`virsh restore` and `virsh migrate` say it; `virsh start` boots instead"
     ),
     "no-quit": ProcessRow(outcome=Outcome.IMPLIED, note="libvirt opens no window that could be closed"),
+    "echr": ProcessRow(
+        outcome=Outcome.SUBSTITUTED, note="libvirt's QEMU has no terminal; `virsh --escape` is for `virsh console`"
+    ),
     "enable-fips": ProcessRow(outcome=Outcome.SUBSTITUTED, note="the host's FIPS mode decides"),
 }  # fmt: skip
 
@@ -64,7 +67,11 @@ SANDBOX: tuple[Key, ...] = (
     ),
 )
 MESSAGES: tuple[Key, ...] = (Key(key="timestamp", hole=None, outcome=Outcome.IMPLIED),)
-NAME: tuple[Key, ...] = (Key(key="debug-threads", hole=None, outcome=Outcome.IMPLIED),)
+NAME: tuple[Key, ...] = (
+    Key(key="debug-threads", hole=None, outcome=Outcome.IMPLIED),
+    Key(key="process", hole=None, outcome=Outcome.MANAGED,
+        note="libvirt knows its QEMU by a PID file; the process is named after the emulator"),
+)
 RUN_WITH: tuple[Key, ...] = (Key(key="async-teardown", hole="async_teardown", read=yes_no, since=(9, 6)),)
 
 

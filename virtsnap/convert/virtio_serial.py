@@ -14,15 +14,15 @@ from virtsnap.convert.chardevs import can_have, find_chardev, put_chardev
 from virtsnap.convert.controllers import Controller
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, virtio, virtio_model
+from virtsnap.convert.rows import Bus, DeviceRow, Key, virtio
 from virtsnap.convert.values import number_up_to
-from virtsnap.convert.virtio_keys import VIRTIO_KEYS
+from virtsnap.convert.virtio_keys import VIRTIO_KEYS, read_virtio_model
 
 TYPE = "virtio-serial"
 
 
 def _build_controller(draft: Draft, word: Word, row: DeviceRow) -> None:
-    model = virtio_model(word.peek("driver") or "")
+    model = read_virtio_model(word)
     element = build_device(draft, word, row, {"model": None if model == "virtio" else model})
     draft.controllers.add(TYPE, word.peek("id"), element)
 
