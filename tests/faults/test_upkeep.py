@@ -13,7 +13,8 @@ import virtsnap
 from tests.faults.guest_with_two import GuestWithTwo
 from tests.host.test_save_and_load import digest, disk_files, own_files, put, tokens
 from virtsnap.errors import HypervisorError, UnsupportedError
-from virtsnap.host.files import read_chain
+from virtsnap.host.chains import read_chain
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots.catalog import Facts
 
 
@@ -25,7 +26,7 @@ def facts_of(two: GuestWithTwo, name: str) -> Facts:
 
 def chain_of(two: GuestWithTwo) -> list[str]:
     top, = disk_files(two.guest, live=False)[:1]
-    return [layer.path for layer in read_chain(top, "qcow2")]
+    return [layer.path for layer in read_chain(LocalFiles(), top, "qcow2")]
 
 
 def flip_a_bit(path: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import VirtsnapError
 from virtsnap.host import Host
-from virtsnap.host.files import read_chain
+from virtsnap.host.chains import read_chain
 from virtsnap.snapshots.names import is_temporary
 from virtsnap.snapshots.observe import observe_catalog
 from virtsnap.snapshots.preflight import require_loadable
@@ -42,7 +42,7 @@ def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
         if snapshot.facts is not None:
             needed |= set(snapshot.facts.files)
             try:
-                require_loadable(snapshot.facts)
+                require_loadable(host.files, snapshot.facts)
             except VirtsnapError as exc:
                 found.append(exc.message)
     if sum(snapshot.is_current for snapshot in catalog.snapshots) > 1:
@@ -50,7 +50,7 @@ def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
     for path in on[0].values():
         if path is not None:
             try:
-                needed |= {layer.path for layer in read_chain(path, None)}
+                needed |= {layer.path for layer in read_chain(host.files, path, None)}
             except VirtsnapError as exc:
                 found.append(f"the line is broken: {exc.message}")
     for folder in beside.glob("virtsnap-*"):

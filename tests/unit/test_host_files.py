@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from virtsnap.errors import HypervisorError, UnsupportedError, VirtsnapError
-from virtsnap.host.files import make_overlay, read_chain, require_writable, same_files
+from virtsnap.host.chains import read_chain
 from virtsnap.host.hypervisor import is_local_uri
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.host.qcow2 import read_qcow2_header
+
+FILES = LocalFiles()
 
 
 def qemu_img(*words: object) -> None:
@@ -24,44 +27,44 @@ def test_a_chain_of_overlays_is_followed_to_a_raw_base(tmp_path: Path) -> None:
     base.write_bytes(b"\0" * 1_048_576)
     qemu_img("create", "-f", "qcow2", "-b", "base.raw", "-F", "raw", tmp_path / "one.qcow2")
     top = tmp_path / "odd, name:top.qcow2"
-    make_overlay(str(top), backing_path=str(tmp_path / "one.qcow2"), backing_format="qcow2",
+    FILES.make_overlay(str(top), backing_path=str(tmp_path / "one.qcow2"), backing_format="qcow2",
                  virtual_bytes=1_048_576, owner=None)
-    layers = read_chain(str(top), "qcow2")
+    layers = read_chain(FILES, str(top), "qcow2")
     assert [(layer.path, layer.format, layer.virtual_bytes) for layer in layers] == [
         (str(top), "qcow2", 1_048_576), (str(tmp_path / "one.qcow2"), "qcow2", 1_048_576),
         (str(base), "raw", 1_048_576),
     ]
     assert top.stat().st_mode & 0o777 == 0o600
     with pytest.raises(HypervisorError, match="exists"):
-        make_overlay(str(top), backing_path=str(base), backing_format="raw", virtual_bytes=1, owner=None)
+        FILES.make_overlay(str(top), backing_path=str(base), backing_format="raw", virtual_bytes=1, owner=None)
 
 
 def test_a_missing_layer_and_one_that_is_no_qcow2_are_told(tmp_path: Path) -> None:
     top = tmp_path / "top.qcow2"
-    make_overlay(str(top), backing_path=str(tmp_path / "gone"), backing_format="qcow2", virtual_bytes=4096,
+    FILES.make_overlay(str(top), backing_path=str(tmp_path / "gone"), backing_format="qcow2", virtual_bytes=4096,
                  owner=None)
     with pytest.raises(HypervisorError, match="gone: no such file"):
-        read_chain(str(top), "qcow2")
+        read_chain(FILES, str(top), "qcow2")
     (tmp_path / "gone").write_bytes(b"not a disk")
     with pytest.raises(HypervisorError, match="is not qcow2"):
-        read_chain(str(top), "qcow2")
+        read_chain(FILES, str(top), "qcow2")
 
 
 def test_a_chain_without_end_is_told(tmp_path: Path) -> None:
     top = tmp_path / "top.qcow2"
-    make_overlay(str(top), backing_path=f"{tmp_path}/two.qcow2", backing_format="qcow2", virtual_bytes=4096,
+    FILES.make_overlay(str(top), backing_path=f"{tmp_path}/two.qcow2", backing_format="qcow2", virtual_bytes=4096,
                  owner=None)
-    make_overlay(f"{tmp_path}/two.qcow2", backing_path=str(top), backing_format="qcow2", virtual_bytes=4096,
+    FILES.make_overlay(f"{tmp_path}/two.qcow2", backing_path=str(top), backing_format="qcow2", virtual_bytes=4096,
                  owner=None)
     with pytest.raises(HypervisorError, match="no end"):
-        read_chain(str(top), "qcow2")
+        read_chain(FILES, str(top), "qcow2")
 
 
 def test_an_external_data_file_is_refused(tmp_path: Path) -> None:
     disk = tmp_path / "d.qcow2"
     qemu_img("create", "-f", "qcow2", "-o", f"data_file={tmp_path}/data", disk, "1M")
     with pytest.raises(UnsupportedError, match="data file"):
-        read_qcow2_header(disk)
+        read_qcow2_header(FILES, str(disk))
 
 
 @pytest.mark.parametrize("head", [b"QFI\xfb", b"QFI\xfb\0\0\0\x09" + b"\0" * 200])
@@ -69,7 +72,7 @@ def test_a_damaged_header_is_told(tmp_path: Path, head: bytes) -> None:
     disk = tmp_path / "d.qcow2"
     disk.write_bytes(head)
     with pytest.raises(VirtsnapError):
-        read_qcow2_header(disk)
+        read_qcow2_header(FILES, str(disk))
 
 
 def image(magic: bytes = b"LibvirtQemudSave", stream: bytes = b"QEVM\0\0\0\3") -> bytes:
@@ -87,7 +90,7 @@ def image(magic: bytes = b"LibvirtQemudSave", stream: bytes = b"QEVM\0\0\0\3") -
 def test_a_memory_image_is_judged_by_its_first_bytes(tmp_path: Path, content: bytes, problem: str | None) -> None:
     path = tmp_path / "m"
     path.write_bytes(content)
-    found = memory_image_problem(path)
+    found = memory_image_problem(FILES, str(path))
     assert found == problem if problem is None else problem in str(found)
 
 
@@ -95,14 +98,14 @@ def test_the_same_file_by_another_name_is_known(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "f").touch()
     (tmp_path / "link").symlink_to("real")
-    assert same_files((f"{tmp_path}/link/f",), frozenset({f"{tmp_path}/real/f"})) == {f"{tmp_path}/link/f"}
-    assert same_files((f"{tmp_path}/link/f",), frozenset()) == frozenset()
+    assert FILES.same_files((f"{tmp_path}/link/f",), frozenset({f"{tmp_path}/real/f"})) == {f"{tmp_path}/link/f"}
+    assert FILES.same_files((f"{tmp_path}/link/f",), frozenset()) == frozenset()
 
 
 def test_a_folder_that_is_not_there_is_told_with_the_way_out(tmp_path: Path) -> None:
-    require_writable(str(tmp_path / "to be made"))
+    FILES.require_writable(str(tmp_path / "to be made"))
     with pytest.raises(HypervisorError) as caught:
-        require_writable(str(tmp_path / "no" / "such"))
+        FILES.require_writable(str(tmp_path / "no" / "such"))
     assert caught.value.hint == "choose another place with --dir"
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.snapshot_samples import BASE, UUID, facts, line_of_three, memory, ours, overlay, snapshot_xml
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots.catalog import (
     SNAPSHOT_NS,
     facts_from_element,
@@ -37,7 +38,7 @@ def test_a_newer_record_is_refused_and_still_listed() -> None:
     assert found.facts is None
     assert "format 2" in str(found.problem)
     with pytest.raises(UnsupportedError, match="format 2"):
-        facts_of(found, uuid=UUID)
+        facts_of(LocalFiles(), found, uuid=UUID)
 
 
 @pytest.mark.parametrize("damage", [('created_ns="1', 'created_ns="x'), ("virtsnap:layer", "virtsnap:other")])

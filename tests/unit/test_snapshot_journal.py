@@ -10,6 +10,7 @@ import pytest
 from tests.unit.snapshot_samples import BASE, domain_xml, facts, layer, line_of_three, overlay, view
 from virtsnap.errors import UnsupportedError
 from virtsnap.host import Domain
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.definition import with_our_metadata
@@ -80,8 +81,8 @@ def test_passwords_stay_out_and_come_from_the_definition_in_place() -> None:
 def test_what_was_not_begun_is_taken_back_and_tidying_is_gone_on_with() -> None:
     domain = MagicMock(spec=Domain)
     plan = plan_remove("a", view(line_of_three()))
-    assert steps_to_finish(Journal(plan=plan, begun=0), domain) is None
-    assert steps_to_finish(Journal(plan=plan, begun=1), domain) == plan.steps
-    assert steps_to_finish(Journal(plan=plan, begun=1, direction="back"), domain) is None
-    assert steps_to_finish(Journal(plan=plan, begun=2), domain) == ()
+    assert steps_to_finish(Journal(plan=plan, begun=0), domain, LocalFiles()) is None
+    assert steps_to_finish(Journal(plan=plan, begun=1), domain, LocalFiles()) == plan.steps
+    assert steps_to_finish(Journal(plan=plan, begun=1, direction="back"), domain, LocalFiles()) is None
+    assert steps_to_finish(Journal(plan=plan, begun=2), domain, LocalFiles()) == ()
     assert "journal" in to_text(journal_element(Journal(plan=plan)))

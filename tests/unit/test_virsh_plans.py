@@ -9,7 +9,7 @@ import pytest
 from tests.unit.snapshot_samples import BASE, FOLDER, UUID, domain_xml, line_of_three, memory, overlay, view
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import ExistsError, UnsupportedError
-from virtsnap.host import files
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots.leaving import Leaving, Merge, clear_up, plan_leaving
 from virtsnap.snapshots.plan import SaveRequest, Scope, plan_remove, plan_save
 from virtsnap.snapshots.steps import ForgetObjects, RecordFacts, RemoveFiles, TakeSnapshot
@@ -119,15 +119,16 @@ def plan_for(base: Path, layer: Path, was: tuple[int, int] | None) -> Leaving:
 def test_only_files_of_ours_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, layer, foreign = some_files(tmp_path)
     merged: list[tuple[str, str]] = []
+    files = LocalFiles()
     monkeypatch.setattr(files, "merge_layers", lambda top, *, into: merged.append((top, into)))
-    assert clear_up(plan_for(base, layer, None), UUID, merge=True) == ()
+    assert clear_up(files, plan_for(base, layer, None), UUID, merge=True) == ()
     assert merged == [(str(layer), str(base))]
     assert list(layer.parent.iterdir()) == [foreign]
 
 
 def test_a_disk_that_was_changed_is_not_merged_into_and_everything_is_kept(tmp_path: Path) -> None:
     base, layer, _ = some_files(tmp_path)
-    problems = clear_up(plan_for(base, layer, (1, 1)), UUID, merge=True)
+    problems = clear_up(LocalFiles(), plan_for(base, layer, (1, 1)), UUID, merge=True)
     assert "was changed after the save" in problems[0]
     assert str(layer.parent) in problems[1]
     assert layer.exists()
@@ -137,5 +138,5 @@ def test_a_disk_that_is_gone_needs_no_merge(tmp_path: Path) -> None:
     base, layer, foreign = some_files(tmp_path)
     base.unlink()
     foreign.unlink()
-    assert clear_up(plan_for(base, layer, (1, 1)), UUID, merge=True) == ()
+    assert clear_up(LocalFiles(), plan_for(base, layer, (1, 1)), UUID, merge=True) == ()
     assert not layer.parent.exists()

@@ -11,6 +11,8 @@ import libvirt
 
 from virtsnap.errors import NoSuchDomainError
 from virtsnap.host.domain import Domain
+from virtsnap.host.files import HypervisorFiles
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.host.translate import translated
 
 
@@ -27,6 +29,11 @@ class Host:
             number: int = handle.getLibVersion()
             self.uri: str = handle.getURI()
         self.libvirt_version: tuple[int, int] = (number // 1_000_000, number // 1_000 % 1_000)
+
+    @property
+    def files(self) -> HypervisorFiles:
+        """Give the way to the hypervisor's files."""
+        return LocalFiles()
 
     @property
     def is_local(self) -> bool:

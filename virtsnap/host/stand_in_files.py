@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from virtsnap.errors import HypervisorError, VirtsnapError
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.host.qcow2 import read_qcow2_header
 
 # Formats whose files need more than their length; all others are made as plain files.
@@ -39,7 +40,7 @@ def image_size(path: str) -> int | None:
     try:
         if not file.is_file():
             return None
-        header = read_qcow2_header(file)
+        header = read_qcow2_header(LocalFiles(), path)
         return file.stat().st_size if header is None else header.virtual_bytes
     except (OSError, VirtsnapError):
         return None

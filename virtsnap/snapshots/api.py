@@ -15,7 +15,7 @@ from types import TracebackType
 from virtsnap.errors import BusyError, ExistsError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
-from virtsnap.host.files import read_chain, remove_file, remove_folder_if_empty, same_files
+from virtsnap.host.chains import read_chain
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.catalog import Snapshot, with_facts
 from virtsnap.snapshots.check import SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
@@ -85,6 +85,7 @@ class SnapshotHost:
         domain's name. Folders of domains that this hypervisor does not know are cleared, so name none that
         another hypervisor's domains use. On failure: HypervisorError, BusyError.
         """
+        files = self._host.files
         views: dict[str, View] = {}
         chosen = None if only is None else self._host.domain(only).uuid
         with ExitStack() as held:
@@ -92,13 +93,13 @@ class SnapshotHost:
                 if not dry_run:
                     held.enter_context(SnapshotDomain(self._host, domain)._held("gc"))
                 views[domain.uuid] = observe(self._host, domain, refuse_managed_save=False)
-            garbage = find_garbage(views, directories, only=chosen)
+            garbage = find_garbage(files, views, directories, only=chosen)
             if not dry_run:
                 for path in garbage.paths:
-                    if not same_files((path,), garbage.needed):
-                        remove_file(path)
+                    if not files.same_files((path,), garbage.needed):
+                        files.remove(path)
                 for folder in garbage.folders:
-                    remove_folder_if_empty(folder)
+                    files.remove_folder_if_empty(folder)
         return garbage
 
     def create(self, xml: str, *, name: str) -> SnapshotDomain:
@@ -159,7 +160,7 @@ class SnapshotDomain:
 
         def prepare(view: View) -> _Prepared:
             plan = self._plan_save(view, name, directory, description, with_digests)
-            require_room_for(plan)
+            require_room_for(self._host.files, plan)
             return _Prepared(plan=plan)
 
         return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
@@ -198,9 +199,11 @@ class SnapshotDomain:
         NoSuchSnapshotError, UnsupportedError, BusyError, OperationTimeoutError, HypervisorError.
         """
 
+        files = self._host.files
+
         def prepare(view: View) -> _Prepared:
             if verify:
-                require_verified(facts_of(view.catalog.find(name), uuid=view.uuid))
+                require_verified(files, facts_of(files, view.catalog.find(name), uuid=view.uuid))
             return self._plan_load(view, name, final, keep_newer, engine)
 
         return self._operate("load", prepare, timeout_s=timeout_s, watch=watch)
@@ -216,15 +219,16 @@ class SnapshotDomain:
         self, view: View, name: str, final: planning.Final, keep_newer: bool, engine: EngineName | None
     ) -> _Prepared:
         chosen = choose_engine(self._host.libvirt_version, engine)
-        facts = facts_of(view.catalog.find(name), uuid=view.uuid)
-        require_loadable(facts)
+        files = self._host.files
+        facts = facts_of(files, view.catalog.find(name), uuid=view.uuid)
+        require_loadable(files, facts)
         saved_xml = None if facts.memory is None else self._host.saved_xml(facts.memory.path)
         plan = planning.plan_load(
             planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token(),
                                  now_s=int(time.time())),
             view, facts=facts, saved_xml=saved_xml, engine=chosen,
         )
-        require_files_of(saved_xml or view.persistent_xml)
+        require_files_of(files, saved_xml or view.persistent_xml)
         return _Prepared(plan=plan, read_bytes=0 if facts.memory is None else facts.memory.size_bytes)
 
     # Remove
@@ -257,10 +261,10 @@ class SnapshotDomain:
         with self._held("check"):
             view = observe(self._host, self._domain, refuse_managed_save=False)
             blockers = self._domain.migration_blockers() if view.is_active else ()
-            digests = Digests() if deep else None
+            digests = Digests(self._host.files) if deep else None
             verdicts: list[SnapshotVerdict] = []
             for snapshot in view.catalog.snapshots:
-                verdict, facts = check_snapshot(snapshot, uuid=view.uuid, digests=digests)
+                verdict, facts = check_snapshot(self._host.files, snapshot, uuid=view.uuid, digests=digests)
                 verdicts.append(verdict)
                 if facts is not None:
                     self._domain.redefine_snapshot(with_facts(snapshot.xml, facts), current=snapshot.is_current)
@@ -287,12 +291,12 @@ class SnapshotDomain:
         """Say what `flatten` would do, and touch nothing."""
         return self._plan_flatten(self._look())
 
-    @staticmethod
-    def _plan_flatten(view: View) -> Plan:
+    def _plan_flatten(self, view: View) -> Plan:
         disks = (*view.disks, *view.persistent_disks)
         own = {
             disk.path: layer for disk in disks if disk.is_writable and disk.path and disk.path in view.chains
-            for layer in reversed(read_chain(disk.path, disk.format)) if not view.was_made_for_us(layer.path)
+            for layer in reversed(read_chain(self._host.files, disk.path, disk.format))
+            if not view.was_made_for_us(layer.path)
         }
         return planning.plan_flatten(view, own=own)
 

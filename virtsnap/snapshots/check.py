@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from virtsnap.domain_xml.live import parse_xml, state_outside_the_disks
 from virtsnap.errors import VirtsnapError
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.catalog import Facts, Snapshot
 from virtsnap.snapshots.digests import Digests, digest_problems, recorded_digests, with_digests
 from virtsnap.snapshots.observe import facts_of
@@ -65,7 +66,7 @@ def remarks(view: View) -> tuple[str, ...]:
 
 
 def check_snapshot(
-    snapshot: Snapshot, *, uuid: str, digests: Digests | None = None
+    files: HypervisorFiles, snapshot: Snapshot, *, uuid: str, digests: Digests | None = None
 ) -> tuple[SnapshotVerdict, Facts | None]:
     """Judge a snapshot; with `digests` by reading its files, and give facts that hold new digests.
 
@@ -74,10 +75,10 @@ def check_snapshot(
     if snapshot.is_internal:
         return SnapshotVerdict(name=snapshot.name, problems=()), None
     try:
-        facts = facts_of(snapshot, uuid=uuid)
+        facts = facts_of(files, snapshot, uuid=uuid)
     except VirtsnapError as exc:
         return SnapshotVerdict(name=snapshot.name, problems=(exc.message,)), None
-    problems = file_problems(facts)
+    problems = file_problems(files, facts)
     if problems or digests is None:
         return SnapshotVerdict(name=snapshot.name, problems=tuple(problems)), None
     compared = sum(digest is not None for _, digest in recorded_digests(facts))

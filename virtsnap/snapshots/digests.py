@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from virtsnap.errors import HypervisorError, UnsupportedError, VirtsnapError
-from virtsnap.host.files import digest_of
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.catalog import Facts
 
 
 class Digests:
     """Digests of files, each read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: HypervisorFiles) -> None:
+        self._files = files
         self._known: dict[str, str] = {}
 
     def of(self, path: str) -> str:
         """Give the digest of a file; on failure: HypervisorError."""
         if path not in self._known:
-            self._known[path] = digest_of(path)
+            self._known[path] = self._files.digest_of(path)
         return self._known[path]
 
 
@@ -44,7 +45,7 @@ def digest_problems(facts: Facts, digests: Digests) -> list[str]:
     return found
 
 
-def require_verified(facts: Facts) -> None:
+def require_verified(files: HypervisorFiles, facts: Facts) -> None:
     """Raise unless every file of a snapshot holds what was recorded of it.
 
     On failure: UnsupportedError where nothing was recorded, HypervisorError (of `require_loadable`'s kind).
@@ -52,7 +53,7 @@ def require_verified(facts: Facts) -> None:
     if any(digest is None for _, digest in recorded_digests(facts)):
         raise UnsupportedError(f"snapshot {facts.name!r} cannot be verified: no digests are recorded of it",
                                hint="`virtsnap check --deep` records them, or `virtsnap save --digests`")
-    problems = digest_problems(facts, Digests())
+    problems = digest_problems(facts, Digests(files))
     if problems:
         raise HypervisorError(f"snapshot {facts.name!r} cannot be loaded: " + "; ".join(problems),
                               hint="the guest was not touched")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from virtsnap.host.files import file_facts, files_in, is_in_use
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.places import is_ours, uuid_of_folder
 from virtsnap.snapshots.view import View
 
@@ -42,7 +42,9 @@ def places_to_look(views: Iterable[View], directories: Iterable[str]) -> tuple[s
     return tuple(sorted(found))
 
 
-def find_garbage(views: Mapping[str, View], directories: Collection[str], *, only: str | None = None) -> Garbage:
+def find_garbage(
+    files: HypervisorFiles, views: Mapping[str, View], directories: Collection[str], *, only: str | None = None
+) -> Garbage:
     """Find what can go; `views` are all domains by UUID, `only` restricts it to one domain's folders.
 
     A domain whose needs cannot be known keeps all of its files.
@@ -57,21 +59,21 @@ def find_garbage(views: Mapping[str, View], directories: Collection[str], *, onl
                 needed |= used
     paths, folders, spared, held = [], [], [], 0
     for place in places_to_look(views.values(), directories):
-        for folder in sorted(Path(place).glob("virtsnap-*")):
-            owner = uuid_of_folder(folder.name)
-            if owner is None or folder.is_symlink() or not folder.is_dir() or only not in (None, owner):
+        for folder in files.folders_in(place):
+            owner = uuid_of_folder(PurePosixPath(folder).name)
+            if owner is None or only not in (None, owner):
                 continue
             if owner in unknown:
                 spared.append(f"{folder}: a chain of its domain cannot be followed")
                 continue
-            folders.append(str(folder))
-            for path in files_in(str(folder)):
+            folders.append(folder)
+            for path in files.files_in(folder):
                 if path in needed or not is_ours(path, owner):
                     continue
-                if is_in_use(path):
+                if files.is_in_use(path):
                     spared.append(f"{path}: a process has it open")
                     continue
-                facts = file_facts(path)
+                facts = files.facts_of(path)
                 held += 0 if facts is None else facts.held_bytes
                 paths.append(path)
     return Garbage(paths=tuple(paths), held_bytes=held, folders=tuple(folders), needed=frozenset(needed),

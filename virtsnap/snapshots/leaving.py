@@ -17,7 +17,8 @@ from pathlib import PurePosixPath
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import NoSuchDomainError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
-from virtsnap.host import files as host_files
+from virtsnap.host.chains import read_chain
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.catalog import read_catalog, to_text
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import observe
@@ -117,7 +118,7 @@ def leave(
     try:
         with Lock(domain, "undefine"):
             view = observe(host, domain, refuse_managed_save=False)
-            leaving = plan_leaving(view, formats=_formats(view))
+            leaving = plan_leaving(view, formats=_formats(host.files, view))
             moves = removes_disks and bool(leaving.merges)
             if moves:
                 # virsh removes what the definition names: the user's files, not our overlays.
@@ -130,7 +131,7 @@ def leave(
     except NoSuchDomainError:
         if not is_gone:  # else it is the claim that could not be taken back: it went with the definition
             raise
-    return is_gone, clear_up(leaving, view.uuid, merge=not removes_disks) if is_gone else ()
+    return is_gone, clear_up(host.files, leaving, view.uuid, merge=not removes_disks) if is_gone else ()
 
 
 def has_files_of_ours(domain: Domain) -> bool:
@@ -142,21 +143,21 @@ def has_files_of_ours(domain: Domain) -> bool:
     return any(path is not None and is_ours(path, domain.uuid) for path in paths)
 
 
-def _formats(view: View) -> dict[str, str]:
+def _formats(files: HypervisorFiles, view: View) -> dict[str, str]:
     """Give the formats of the files under our overlays, as far as they can be read."""
     formats: dict[str, str] = {}
     for top in view.chains:
         if view.was_made_for_us(top):
-            formats.update({layer.path: layer.format for layer in host_files.read_chain(top, "qcow2")})
+            formats.update({layer.path: layer.format for layer in read_chain(files, top, "qcow2")})
     return formats
 
 
-def clear_up(leaving: Leaving, uuid: str, *, merge: bool) -> tuple[str, ...]:
+def clear_up(files: HypervisorFiles, leaving: Leaving, uuid: str, *, merge: bool) -> tuple[str, ...]:
     """Merge, then remove our files and folders; give what went wrong. No domain may use the files."""
     kept_by: list[str] = []
     for each in leaving.merges if merge else ():
         try:
-            _merge(each)
+            _merge(files, each)
         except VirtsnapError as exc:
             kept_by.append(exc.message)
     if kept_by:
@@ -164,28 +165,28 @@ def clear_up(leaving: Leaving, uuid: str, *, merge: bool) -> tuple[str, ...]:
     problems = []
     for path in leaving.beside:
         try:
-            host_files.remove_file(path)
+            files.remove(path)
         except VirtsnapError as exc:
             problems.append(exc.message)
     for folder in leaving.folders:
-        for path in host_files.files_in(folder):
+        for path in files.files_in(folder):
             if not is_ours(path, uuid):
                 continue
             try:
-                host_files.remove_file(path)
+                files.remove(path)
             except VirtsnapError as exc:
                 problems.append(exc.message)
-        host_files.remove_folder_if_empty(folder)
+        files.remove_folder_if_empty(folder)
     return tuple(problems)
 
 
-def _merge(merge: Merge) -> None:
-    now = host_files.file_facts(merge.base)
+def _merge(files: HypervisorFiles, merge: Merge) -> None:
+    now = files.facts_of(merge.base)
     if now is None:
         return  # the user removed the disk: there is nothing to bring it to
     if merge.base_was is not None and (now.size_bytes, now.mtime_ns) != merge.base_was:
         raise UnsupportedError(
             f"disk {merge.target}: {merge.base} was changed after the save, so nothing is merged into it"
         )
-    host_files.merge_layers(merge.top, into=merge.base)
+    files.merge_layers(merge.top, into=merge.base)
 

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
-from virtsnap.host.files import file_facts, read_chain
+from virtsnap.host.chains import read_chain
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots import places
 from virtsnap.snapshots.catalog import Catalog, Facts, SavedDisk, SavedMemory, Snapshot, read_catalog
 from virtsnap.snapshots.view import View
@@ -48,11 +49,11 @@ def observe(host: Host, domain: Domain, *, refuse_managed_save: bool = True) -> 
     return View(
         name=domain.name, uuid=domain.uuid, state=domain.power(), is_active=domain.is_active(),
         is_persistent=domain.is_persistent(), live_xml=live, persistent_xml=persistent, disks=disks,
-        persistent_disks=persistent_disks, catalog=catalog, chains=_chains(tops.items()),
+        persistent_disks=persistent_disks, catalog=catalog, chains=_chains(host.files, tops.items()),
     )
 
 
-def facts_of(snapshot: Snapshot, *, uuid: str) -> Facts:
+def facts_of(files: HypervisorFiles, snapshot: Snapshot, *, uuid: str) -> Facts:
     """Give the facts of a snapshot: the recorded ones, or for one that plain virsh made what can be seen now.
 
     What nobody recorded cannot be compared: that such a snapshot's files were changed goes unseen. On
@@ -85,11 +86,11 @@ def facts_of(snapshot: Snapshot, *, uuid: str) -> Facts:
         if disk is None or disk.path is None:
             raise UnsupportedError(f"{refused}: its disk {target} is no file")
         disks.append(SavedDisk(
-            target=target, overlay_path=overlay, layers=read_chain(disk.path, disk.format)
+            target=target, overlay_path=overlay, layers=read_chain(files, disk.path, disk.format)
         ))
     memory = None
     if snapshot.memory_path is not None:
-        found = file_facts(snapshot.memory_path)
+        found = files.facts_of(snapshot.memory_path)
         if found is None:
             raise HypervisorError(f"{refused}: its memory file {snapshot.memory_path} is missing",
                                   hint="the guest was not touched")
@@ -102,11 +103,13 @@ def facts_of(snapshot: Snapshot, *, uuid: str) -> Facts:
     )
 
 
-def _chains(tops: Iterable[tuple[str, str | None]]) -> dict[str, tuple[str, ...]]:
+def _chains(
+    files: HypervisorFiles, tops: Iterable[tuple[str, str | None]]
+) -> dict[str, tuple[str, ...]]:
     chains = {}
     for path, format_ in tops:
         try:
-            chains[path] = tuple(layer.path for layer in read_chain(path, format_))
+            chains[path] = tuple(layer.path for layer in read_chain(files, path, format_))
         except VirtsnapError:
             continue
     return chains

@@ -6,29 +6,28 @@ RAM or disks. A snapshot that is visibly damaged leaves the guest running.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from virtsnap.domain_xml.live import parse_xml, referenced_files
 from virtsnap.errors import HypervisorError, VirtsnapError
-from virtsnap.host.files import file_facts, read_chain, require_writable
+from virtsnap.host.chains import read_chain
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory
 from virtsnap.snapshots.steps import MakeFolder, Plan
 
 
-def file_problems(facts: Facts) -> list[str]:
+def file_problems(files: HypervisorFiles, facts: Facts) -> list[str]:
     """Say everything that is visibly wrong with the files of a snapshot."""
-    problems = [] if facts.memory is None else _memory_problems(facts.memory)
+    problems = [] if facts.memory is None else _memory_problems(files, facts.memory)
     for disk in facts.disks:
-        problems += _disk_problems(disk)
+        problems += _disk_problems(files, disk)
     return problems
 
 
-def require_loadable(facts: Facts) -> None:
+def require_loadable(files: HypervisorFiles, facts: Facts) -> None:
     """Raise HypervisorError that names everything visibly wrong with the files of a snapshot."""
-    problems = file_problems(facts)
+    problems = file_problems(files, facts)
     try:
-        require_writable(facts.folder)
+        files.require_writable(facts.folder)
     except VirtsnapError as exc:
         problems.append(exc.message)
     if problems:
@@ -36,41 +35,39 @@ def require_loadable(facts: Facts) -> None:
                               hint="the guest was not touched")
 
 
-def require_room_for(plan: Plan) -> None:
+def require_room_for(files: HypervisorFiles, plan: Plan) -> None:
     """Raise HypervisorError where a folder of a plan cannot be written to."""
     for step in plan.steps:
         if isinstance(step, MakeFolder):
-            require_writable(step.path)
+            files.require_writable(step.path)
 
 
-def require_files_of(domain_xml: str) -> None:
+def require_files_of(files: HypervisorFiles, domain_xml: str) -> None:
     """Raise HypervisorError that names the files a start of this definition would not find."""
-    missing = [path for path in referenced_files(parse_xml(domain_xml)) if not Path(path).exists()]
+    missing = [path for path in referenced_files(parse_xml(domain_xml)) if not files.exists(path)]
     if missing:
         raise HypervisorError(f"the definition names what is not there: {', '.join(missing)}",
                               hint="the guest was not touched")
 
 
-def _memory_problems(memory: SavedMemory) -> list[str]:
+def _memory_problems(files: HypervisorFiles, memory: SavedMemory) -> list[str]:
     try:
-        found = file_facts(memory.path)
+        found = files.facts_of(memory.path)
         if found is None:
             return [f"its memory file {memory.path} is missing"]
         if found.size_bytes != memory.size_bytes:
             return [f"its memory file {memory.path} has {found.size_bytes} bytes, not {memory.size_bytes}"]
         if found.mtime_ns != memory.mtime_ns:
             return [f"its memory file {memory.path} was written to after the save"]
-        problem = memory_image_problem(Path(memory.path))
+        problem = memory_image_problem(files, memory.path)
     except VirtsnapError as exc:
         return [exc.message]
-    except OSError as exc:
-        return [f"{memory.path}: {exc.strerror}"]
     return [f"its memory file {memory.path} {problem}"] if problem else []
 
 
-def _disk_problems(disk: SavedDisk) -> list[str]:
+def _disk_problems(files: HypervisorFiles, disk: SavedDisk) -> list[str]:
     try:
-        found = read_chain(disk.frozen.path, disk.frozen.format)
+        found = read_chain(files, disk.frozen.path, disk.frozen.format)
     except VirtsnapError as exc:
         return [f"disk {disk.target}: {exc.message}"]
     if [layer.path for layer in found] != [layer.path for layer in disk.layers]:

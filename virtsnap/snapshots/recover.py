@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host import Domain
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import read_snapshot
@@ -56,7 +56,7 @@ def recover(left: Journal, context: Context) -> Recovered:
     plan, why = journal.plan, ""
     started = time.monotonic()
     try:
-        remaining = steps_to_finish(journal, context.domain)
+        remaining = steps_to_finish(journal, context.domain, context.host.files)
         if remaining is not None:
             for step in remaining:
                 if step.is_noted and step in plan.steps:
@@ -77,7 +77,7 @@ def recover(left: Journal, context: Context) -> Recovered:
     return Recovered(op=plan.op, name=plan.name, how="undone", warnings=(why.removesuffix("; "),) if why else ())
 
 
-def steps_to_finish(journal: Journal, domain: Domain) -> tuple[st.Step, ...] | None:
+def steps_to_finish(journal: Journal, domain: Domain, files: HypervisorFiles) -> tuple[st.Step, ...] | None:
     """Give the steps that are left of an operation, those that can be done again included.
 
     None where it has to be taken back.
@@ -89,7 +89,7 @@ def steps_to_finish(journal: Journal, domain: Domain) -> tuple[st.Step, ...] | N
         return ()
     for at, step in enumerate(journal.begun_steps):
         if isinstance(step, st.TakeSnapshot):
-            return steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain) else None
+            return steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain, files) else None
         if isinstance(step, _SWITCHES):
             return _rest_of_load(steps[at:], journal, domain)
         if isinstance(step, (st.ForgetObjects, st.PullLayers)):
@@ -97,18 +97,17 @@ def steps_to_finish(journal: Journal, domain: Domain) -> tuple[st.Step, ...] | N
     return None
 
 
-def _is_complete(step: st.TakeSnapshot, domain: Domain) -> bool:
+def _is_complete(step: st.TakeSnapshot, domain: Domain, files: HypervisorFiles) -> bool:
     """Say whether libvirt took the snapshot: an object of it, its memory, and the disks on the overlays."""
     objects = {found.object_name for each in domain.snapshot_objects() if (found := read_snapshot(each.xml))}
     if step.object_name not in objects:
         # A later step renames it; by then it was complete.
         return any(path in each.xml for _, path in step.overlays for each in domain.snapshot_objects())
     if step.memory_path is not None:
-        memory = Path(step.memory_path)
         try:
-            if memory_image_problem(memory) is not None:
+            if memory_image_problem(files, step.memory_path) is not None:
                 return False
-        except OSError:
+        except VirtsnapError:
             return False
     xml = domain.live_xml() if step.is_active and domain.is_active() else domain.persistent_xml()
     now = {disk.target: disk.path for disk in read_disks(parse_xml(xml))}

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
+from pathlib import PurePosixPath
 
 from lxml import etree
 
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
 from virtsnap.host import Domain, Host
-from virtsnap.host import files as host_files
+from virtsnap.host.chains import read_chain
+from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, read_snapshot, renamed, with_facts
 from virtsnap.snapshots.definition import (
@@ -248,12 +250,12 @@ def _object_names(domain: Domain) -> set[str]:
 
 @perform.register
 def _(step: st.MakeFolder, context: Context) -> None:
-    host_files.make_folder(step.path)
+    context.host.files.make_folder(step.path)
 
 
 @undo.register
 def _(step: st.MakeFolder, context: Context) -> None:
-    host_files.remove_folder_if_empty(step.path)
+    context.host.files.remove_folder_if_empty(step.path)
 
 
 @perform.register
@@ -278,9 +280,9 @@ def _(step: st.MakeTransient, context: Context) -> None:
 def _(step: st.MakeOverlay, context: Context) -> None:
     owner = None
     if step.owner_like is not None:
-        like = host_files.file_facts(step.owner_like)
+        like = context.host.files.facts_of(step.owner_like)
         owner = None if like is None else (like.uid, like.gid)
-    host_files.make_overlay(
+    context.host.files.make_overlay(
         step.path, backing_path=step.backing_path, backing_format=step.backing_format,
         virtual_bytes=step.virtual_bytes, owner=owner,
     )
@@ -288,7 +290,7 @@ def _(step: st.MakeOverlay, context: Context) -> None:
 
 @undo.register
 def _(step: st.MakeOverlay, context: Context) -> None:
-    host_files.remove_file(step.path)
+    context.host.files.remove(step.path)
 
 
 # Saving
@@ -298,7 +300,7 @@ def _(step: st.MakeOverlay, context: Context) -> None:
 def _(step: st.RequireAbsent, context: Context) -> None:
     for path in step.paths:
         # libvirt truncates an existing memory file without asking
-        if host_files.is_there(path):
+        if context.host.files.is_taken(path):
             raise HypervisorError(f"{path}: exists already")
 
 
@@ -309,7 +311,7 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
     if not step.is_active:
         # 9.0 makes the overlays of a shut-off domain readable by all
         for _, path in step.overlays:
-            host_files.make_private(path)
+            context.host.files.make_private(path)
 
 
 def _new_files(step: st.TakeSnapshot) -> tuple[str, ...]:
@@ -367,30 +369,30 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
                 return
             context.define(step.previous_xml)
     for path in _new_files(step):
-        host_files.remove_file(path)
+        context.host.files.remove(path)
 
 
 @perform.register
 def _(step: st.RecordFacts, context: Context) -> None:
-    facts = measured(step.facts)
+    facts = measured(context.host.files, step.facts)
     if step.with_digests:
-        facts = with_digests(facts, Digests())
+        facts = with_digests(facts, Digests(context.host.files))
     domain = context.domain
     domain.redefine_snapshot(with_facts(domain.snapshot_xml(step.object_name), facts), current=True)
     if facts.memory is not None:
         context.bytes["memory"] = facts.memory.size_bytes
 
 
-def measured(facts: Facts) -> Facts:
+def measured(files: HypervisorFiles, facts: Facts) -> Facts:
     """Look up sizes and times of a snapshot's files, now that they are frozen."""
     memory = facts.memory
     if memory is not None:
-        found = host_files.file_facts(memory.path)
+        found = files.facts_of(memory.path)
         if found is None:
             raise HypervisorError(f"{memory.path}: libvirt said it wrote the memory, and there is no file")
         memory = SavedMemory(path=memory.path, size_bytes=found.size_bytes, mtime_ns=found.mtime_ns)
     disks = tuple(
-        replace(disk, layers=host_files.read_chain(disk.frozen.path, disk.frozen.format)) for disk in facts.disks
+        replace(disk, layers=read_chain(files, disk.frozen.path, disk.frozen.format)) for disk in facts.disks
     )
     return replace(facts, memory=memory, disks=disks)
 
@@ -469,15 +471,15 @@ def _(step: st.RevertNatively, context: Context) -> None:
     # the current snapshot's <revertDisks>, else its overlays (qemuSnapshotRevertExternalFinish, 9.9 to 11.3).
     marked = with_revert_disks(marked, [target for target, _ in step.frozen], path=_NO_FILE)
     domain.redefine_snapshot(marked, current=True)
-    _await_a_new_second(step)
+    _await_a_new_second(step, context.host.files)
     domain.revert(kept.object_name, paused=step.has_memory)
     if domain.is_active():
         for prefix, uri in our_metadata(domain.live_xml()):
             domain.set_metadata(None, prefix=prefix, uri=uri, live=True, persistent=False)
     overlays = native_overlays(step, domain.persistent_xml())
     for path in overlays:
-        host_files.make_private(path)
-    _remove_native(step, but=overlays)
+        context.host.files.make_private(path)
+    _remove_native(step, context.host.files, but=overlays)
     domain.redefine_snapshot(kept.xml, current=True)
 
 
@@ -490,26 +492,30 @@ def _(step: st.RevertNatively, context: Context) -> None:
         context.define(step.previous_xml)
     domain.redefine_snapshot(step.snapshot.xml, current=step.snapshot.is_current)
     if not domain.is_active():
-        _remove_native(step)
+        _remove_native(step, context.host.files)
 
 
-def _await_a_new_second(step: st.RevertNatively) -> None:
+def _await_a_new_second(step: st.RevertNatively, files: HypervisorFiles) -> None:
     """Wait while there is an overlay of this second's name: libvirt would refuse to make another."""
     deadline = time.monotonic() + 3
     while time.monotonic() < deadline and any(
         is_native_overlay(path, frozen, since_s=int(time.time()))
-        for _, frozen in step.frozen for path in host_files.files_beside(frozen)
+        for _, frozen in step.frozen for path in files.files_in(_folder_of(frozen))
     ):
         time.sleep(0.05)
 
 
-def _remove_native(step: st.RevertNatively, *, but: tuple[str, ...] = ()) -> None:
+def _remove_native(step: st.RevertNatively, files: HypervisorFiles, *, but: tuple[str, ...] = ()) -> None:
     """Remove what this revert made and left: a try that failed, or was cut off."""
     for _, frozen in step.frozen:
-        for path in host_files.files_beside(frozen):
+        for path in files.files_in(_folder_of(frozen)):
             ours = path not in step.there and is_native_overlay(path, frozen, since_s=step.since_s)
             if ours and path not in but:
-                host_files.remove_file(path)
+                files.remove(path)
+
+
+def _folder_of(path: str) -> str:
+    return str(PurePosixPath(path).parent)
 
 
 def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
@@ -569,15 +575,16 @@ def _(step: st.ResumeGuest, context: Context) -> None:
 
 @perform.register
 def _(step: st.PullLayers, context: Context) -> None:
-    chain = host_files.read_chain(step.path, "qcow2")
+    files = context.host.files
+    chain = read_chain(files, step.path, "qcow2")
     if chain[1].path == step.base_path:
         return  # done before this process took over
-    before = host_files.file_facts(step.path)
+    before = files.facts_of(step.path)
     if step.is_active and context.domain.is_active():
         context.domain.pull_layers(step.target, base=step.base_path, timeout_s=context.remaining_s())
     else:
-        host_files.rebase(step.path, base=step.base_path, base_format=step.base_format)
-    after = host_files.file_facts(step.path)
+        files.rebase(step.path, base=step.base_path, base_format=step.base_format)
+    after = files.facts_of(step.path)
     if before is not None and after is not None:
         grown = max(0, after.held_bytes - before.held_bytes)
         context.bytes["pulled"] = context.bytes.get("pulled", 0) + grown
@@ -589,18 +596,19 @@ def _(step: st.PullLayers, context: Context) -> None:
 @perform.register
 def _(step: st.RemoveFiles, context: Context) -> None:
     freed, problems = 0, []
-    kept = host_files.same_files(step.paths, step.needed)
+    files = context.host.files
+    kept = files.same_files(step.paths, step.needed)
     for path in step.paths:
         if path in kept:
             continue
         try:
-            found = host_files.file_facts(path)
-            if host_files.remove_file(path) and found is not None:
+            found = files.facts_of(path)
+            if files.remove(path) and found is not None:
                 freed += found.held_bytes
         except VirtsnapError as exc:
             problems.append(exc.message)
     for folder in step.folders:
-        host_files.remove_folder_if_empty(folder)
+        files.remove_folder_if_empty(folder)
     context.bytes["freed"] = context.bytes.get("freed", 0) + freed
     if problems:
         raise HypervisorError("; ".join(problems))

@@ -1,0 +1,188 @@
+"""The files of a hypervisor on this machine, by the system's own calls and qemu-img."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+from virtsnap.errors import HypervisorError, UnsupportedError
+from virtsnap.host.files import FileFacts, new_digest
+
+
+class LocalFiles:
+    """See `HypervisorFiles`."""
+
+    # Looking
+
+    def facts_of(self, path: str) -> FileFacts | None:
+        """See HypervisorFiles."""
+        try:
+            found = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise HypervisorError(f"{path}: {exc.strerror}") from exc
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsupportedError(f"{path}: is not a regular file")
+        return FileFacts(
+            size_bytes=found.st_size, held_bytes=found.st_blocks * 512, mtime_ns=found.st_mtime_ns,
+            uid=found.st_uid, gid=found.st_gid,
+        )
+
+    def exists(self, path: str) -> bool:
+        """See HypervisorFiles."""
+        return Path(path).exists()
+
+    def is_taken(self, path: str) -> bool:
+        """See HypervisorFiles."""
+        return os.path.lexists(path)
+
+    def is_in_use(self, path: str) -> bool:
+        """See HypervisorFiles. QEMU holds locks on it (F_OFD_SETLK in QEMU's block/file-posix.c)."""
+        try:
+            with Path(path).open("rb") as stream:
+                # struct flock: type, whence, start, length, pid. A write lock over all meets any lock there is.
+                asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                answer = fcntl.fcntl(stream, fcntl.F_OFD_GETLK, asked)
+        except OSError:
+            return False
+        return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
+
+    def files_in(self, folder: str) -> tuple[str, ...]:
+        """See HypervisorFiles."""
+        try:
+            return tuple(sorted(str(path) for path in Path(folder).iterdir() if path.is_file()))
+        except OSError:
+            return ()
+
+    def folders_in(self, folder: str) -> tuple[str, ...]:
+        """See HypervisorFiles."""
+        try:
+            return tuple(sorted(
+                str(path) for path in Path(folder).iterdir() if path.is_dir() and not path.is_symlink()
+            ))
+        except OSError:
+            return ()
+
+    def same_files(self, paths: tuple[str, ...], others: frozenset[str]) -> frozenset[str]:
+        """See HypervisorFiles."""
+        real = {os.path.realpath(other) for other in others}
+        return frozenset(path for path in paths if os.path.realpath(path) in real)
+
+    # Reading
+
+    def read(self, path: str, *, offset: int, count: int) -> bytes:
+        """See HypervisorFiles."""
+        try:
+            with Path(path).open("rb") as stream:
+                stream.seek(offset)
+                return stream.read(count)
+        except OSError as exc:
+            raise HypervisorError(f"{path}: {exc.strerror}") from exc
+
+    def digest_of(self, path: str) -> str:
+        """See HypervisorFiles."""
+        try:
+            with Path(path).open("rb") as stream:
+                return hashlib.file_digest(stream, new_digest).hexdigest()
+        except OSError as exc:
+            raise HypervisorError(f"{path}: {exc.strerror}") from exc
+
+    # Changing
+
+    def require_writable(self, folder: str) -> None:
+        """See HypervisorFiles."""
+        place, hint = Path(folder), "choose another place with --dir"
+        if not place.is_dir():
+            place = place.parent
+        if not place.is_dir():
+            raise HypervisorError(f"{place}: no such folder", hint=hint)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise HypervisorError(f"{place}: cannot be written to", hint=hint)
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            raise HypervisorError(f"{place}: is on a read-only file system", hint=hint)
+
+    def make_folder(self, path: str) -> bool:
+        """See HypervisorFiles."""
+        folder = Path(path)
+        try:
+            if folder.is_dir():
+                return False
+            folder.mkdir()
+            # Root's can be searched by all, as QEMU may run as another user, and listed by none else.
+            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        except OSError as exc:
+            raise HypervisorError(f"{path}: cannot make the folder: {exc.strerror}",
+                                  hint="choose another place with --dir") from exc
+        return True
+
+    def make_overlay(self, path: str, *, backing_path: str, backing_format: str, virtual_bytes: int,
+                     owner: tuple[int, int] | None) -> None:
+        """See HypervisorFiles."""
+        if Path(path).exists():
+            raise HypervisorError(f"{path}: exists already")
+        # -u: the size is known, so the backing file is neither opened nor locked
+        words = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", backing_path, "-F", backing_format,
+                 path, str(virtual_bytes)]
+        failed = f"{path}: cannot make the overlay"
+        try:
+            _run(words, failed=failed, umask=0o077)
+            if owner is not None and os.geteuid() == 0:
+                os.chown(path, *owner)
+        except OSError as exc:
+            self.remove(path)
+            raise HypervisorError(f"{failed}: {exc.strerror}") from exc
+        except HypervisorError:
+            self.remove(path)
+            raise
+
+    def make_private(self, path: str) -> None:
+        """See HypervisorFiles."""
+        try:
+            Path(path).chmod(0o600)
+        except OSError as exc:
+            raise HypervisorError(f"{path}: cannot be made private: {exc.strerror}") from exc
+
+    def merge_layers(self, top: str, *, into: str) -> None:
+        """See HypervisorFiles."""
+        # -d: the layers above are not emptied, they are removed anyway
+        words = ["qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b", into, top]
+        _run(words, failed=f"{top}: cannot be merged into {into}")
+
+    def rebase(self, path: str, *, base: str, base_format: str) -> None:
+        """See HypervisorFiles."""
+        words = ["qemu-img", "rebase", "-q", "-f", "qcow2", "-b", base, "-F", base_format, path]
+        _run(words, failed=f"{path}: its layers cannot be pulled")
+
+    def remove(self, path: str) -> bool:
+        """See HypervisorFiles."""
+        if not self.is_taken(path):
+            return False  # unlink would say EROFS first on a read-only file system
+        try:
+            Path(path).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise HypervisorError(f"{path}: cannot be removed: {exc.strerror}") from exc
+        return True
+
+    def remove_folder_if_empty(self, path: str) -> None:
+        """See HypervisorFiles."""
+        try:
+            Path(path).rmdir()
+        except OSError:
+            return
+
+
+def _run(words: list[str], *, failed: str, umask: int = -1) -> None:
+    try:
+        subprocess.run(words, check=True, capture_output=True, text=True, umask=umask)
+    except FileNotFoundError as exc:
+        raise HypervisorError("qemu-img is not on the PATH", hint="install the package qemu-utils") from exc
+    except subprocess.CalledProcessError as exc:
+        raise HypervisorError(f"{failed}: {exc.stderr.strip()}") from exc
