@@ -103,6 +103,15 @@ CACHE: tuple[Key, ...] = (
 )
 TABLES = tuple(Table(group="cpu", keys=keys) for keys in (FEATURES, TIMERS, CPU, CACHE))
 
+# What QEMU sets in every named x86 model before it reads -cpu's properties, by accelerator ("": any): saying it
+# again says nothing. Source: x86_cpu_load_model() in target/i386/cpu.c, kvm_default_props in kvm/kvm-cpu.c
+# (x2apic: where the interrupt controller is the kernel's), tcg_default_props in tcg/tcg-cpu.c.
+MODEL_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    "": {"hypervisor": "on"},
+    "kvm": {"x2apic": "on"},
+    "tcg": {"vme": "off"},
+}
+
 # (l3-cache, host-cache-info) -> <cache>; what libvirt makes of it: qemuBuildCpuCommandLine().
 CACHES: Mapping[tuple[str | None, str | None], dict[str, str]] = {
     ("on", None): {"cache_level": "3", "cache_mode": "emulate"},
@@ -237,12 +246,24 @@ class _Properties:
             if arch == "armv7l" and name == "aarch64" and state == "off":
                 self.word.claim(item.key, Outcome.MAPPED)  # libvirt's arch says it
                 continue
+            if self._is_default(name, state):
+                self.word.claim(item.key, Outcome.IMPLIED, "QEMU sets it by itself in a named model")
+                continue
             feature = self._feature(arch, name)
             if feature is None:
                 continue
             self.word.claim(item.key, Outcome.MAPPED)
             policy = "require" if state == "on" else "disable"
             self.draft.head.append("cpu", etree.Element("feature", policy=policy, name=feature))
+
+    def _is_default(self, name: str, state: str) -> bool:
+        if not self.x86 or self.mode != "custom":
+            return False
+        if name == "x2apic" and _irqchip_in_qemu(self.draft):
+            return False
+        return any(
+            MODEL_DEFAULTS.get(accel, {}).get(name) == state for accel in ("", self.draft.machine.accel)
+        )
 
     def _feature(self, arch: str, name: str) -> str | None:
         if arch in X86:
@@ -262,6 +283,15 @@ class _Properties:
     def _emulator_arch(self) -> str:
         emulator = self.draft.command_line.emulator
         return "i686" if emulator.endswith("system-i386") else self.draft.machine.arch
+
+
+def _irqchip_in_qemu(draft: Draft) -> bool:
+    """Tell whether KVM is told to leave the interrupt controllers to QEMU."""
+    return any(
+        _switch_word(word.peek(key) or "") == "off"
+        for word in draft.group("machine", "accel")
+        for key in ("kernel-irqchip", "kernel_irqchip")
+    )
 
 
 def _switch_word(value: str) -> str | None:

@@ -312,9 +312,12 @@ def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place
     """Keep what identifies a SCSI disk: a guest makes names of it (/dev/disk/by-id).
 
     libvirt gives the serial number, or `drive-` and the device's id. QEMU takes the serial
-    number too, else the id of the -drive; a -blockdev has none (scsi_realize() in hw/scsi/scsi-disk.c).
+    number too, else the id of the -drive; a -blockdev has none (scsi_realize() in hw/scsi/scsi-disk.c). A disk
+    that is passed through (device='lun') answers for itself, and libvirt gives it no id.
     """
-    if bus != "scsi" or (element.findtext("serial") is not None and not word.has("device_id")):
+    if bus != "scsi" or element.get("device") == "lun":
+        return
+    if element.findtext("serial") is not None and not word.has("device_id"):
         return
     alias = element.find("alias")
     name = alias_at(bus, spot) if alias is None else alias.get("name")

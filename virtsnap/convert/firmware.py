@@ -2,7 +2,7 @@
 
 The first flash unit holds the firmware's code, the second its variables; a
 single unit that may be written holds both. The firmware stays the very file
-that the command line names: `firmware='efi'` would let libvirt choose another.
+that the command line names.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.firmware_packages import find_build
 from virtsnap.convert.images import Image, drives_of, read_image
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
@@ -19,18 +20,6 @@ from virtsnap.convert.rows import Key, Table
 FORMAT_SINCE, TEMPLATE_FORMAT_SINCE, STATELESS_SINCE, SOURCE_SINCE = (9, 2), (10, 10), (8, 6), (8, 5)
 FORMATS = frozenset({"raw", "qcow2"})
 
-# How distributions name the empty variable store that goes with a firmware's code.
-# Source: the descriptors of edk2 in Debian, Fedora, openSUSE and QEMU (share/qemu/firmware/*.json).
-STORES: tuple[tuple[str, str], ...] = (
-    (r"(.*/OVMF/OVMF)_CODE(_4M)?\.secboot\.fd", r"\1_VARS\2.fd"),
-    (r"(.*)_CODE([^/]*)", r"\1_VARS\2"),
-    (r"(.*/ovmf-[^/]*)-code\.bin", r"\1-vars.bin"),
-    (r"(.*/)QEMU_EFI(?:-silent)?-pflash\.(raw|qcow2)", r"\1vars-template-pflash.\2"),
-    (r"(.*/)QEMU_EFI\.fd", r"\1QEMU_VARS.fd"),
-    (r"(.*/)edk2-x86_64-(?:secure-)?code\.fd", r"\1edk2-i386-vars.fd"),
-    (r"(.*/)edk2-(?:aarch64|arm)-code\.fd", r"\1edk2-arm-vars.fd"),
-)
-PACKAGED = ("/usr/share/", "/usr/local/share/", "/opt/")
 # Host-side keys of an image, for which libvirt has its own ways with flash memory.
 HOST_KEYS = re.compile(r"(?:file\.)?(?:cache(?:\..*)?|aio|detect-zeroes|discard|auto-read-only|locking)")
 
@@ -137,15 +126,11 @@ def _write(draft: Draft, code: Image, store: Image | None) -> None:
 
 def _template(draft: Draft, code: Image, store: Image) -> dict[str, str | None]:
     """Name the store that libvirt copies should the variables be missing, where a distribution has one."""
-    path = code.path or ""
-    if store.path is None or not path.startswith(PACKAGED):
+    build = find_build(code.path or "")
+    if store.path is None or build is None:
         return {}
-    for pattern, name in STORES:
-        found = re.fullmatch(pattern, path)
-        if found:
-            format_ = code.format if draft.knows(TEMPLATE_FORMAT_SINCE) else None
-            return {"nvram_template": found.expand(name), "nvram_template_format": format_}
-    return {}
+    format_ = code.format if draft.knows(TEMPLATE_FORMAT_SINCE) else None
+    return {"nvram_template": build[1], "nvram_template_format": format_}
 
 
 def _claim(draft: Draft, image: Image) -> None:

@@ -14,6 +14,7 @@ from virtsnap.convert import (
     cpu,
     features,
     firmware,
+    firmware_packages,
     launch_security,
     memory,
     numa,
@@ -42,5 +43,6 @@ HEAD_SUBJECTS: tuple[Callable[[Draft], None], ...] = (
 FINISHING_SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     boot.convert_boot,
     memory.count_memory_devices,
+    firmware_packages.write_features,
     finish_head,
 )
