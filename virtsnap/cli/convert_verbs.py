@@ -21,6 +21,7 @@ from virtsnap.convert import Conversion, convert_command_line
 from virtsnap.domain_xml.domain_template import make_domain_template
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import UsageError, VirtsnapError
+from virtsnap.host.text_files import read_text
 
 
 class LibvirtVersion(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3, not before
@@ -177,6 +178,7 @@ def convert_source(
         templates=templates,
         base=source.base,
         find_program=shutil.which,
+        read_file=read_text,
     )
 
 

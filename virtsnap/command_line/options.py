@@ -26,7 +26,8 @@ class Option:
 
     `group` is the canonical name without dashes (`machine` for -M, `drive`
     for -hda), or `unknown` where no QEMU is known to have it. `argument` is the second word as it stands, None
-    for a flag. `first` and `last` are the indices in argv, counted from the emulator at 0.
+    for a flag. `first` and `last` are the indices in argv, counted from the emulator at 0. `config` is the
+    file in which the option stands instead; its indices are then those of the -readconfig.
     """
 
     group: str
@@ -35,6 +36,7 @@ class Option:
     first: int
     last: int
     properties: Properties
+    config: str | None = None
 
     @property
     def text(self) -> str:

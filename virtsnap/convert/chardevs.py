@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.readconfig import unread_configs
 from virtsnap.convert.rows import Key, Table, Version, read_keys
 from virtsnap.convert.values import number_up_to, on_off, one_line, one_of, yes_no
 from virtsnap.domain_xml.templates import Element
@@ -79,7 +80,7 @@ def find_chardev(draft: Draft, word: Word, key: str = "chardev") -> Word | None:
     if not id_:
         return None
     found = draft.find(id_, "chardev")
-    if found is None and not draft.group("readconfig"):
+    if found is None and not unread_configs(draft.command_line):
         raise CommandLineError(
             f"{word.option.text}: no -chardev has the id {id_}",
             argument=word.option.last,

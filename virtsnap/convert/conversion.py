@@ -18,6 +18,7 @@ from virtsnap.convert.devices import convert_devices
 from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.filesystems import convert_virtfs
+from virtsnap.convert.globals import convert_card_roms
 from virtsnap.convert.guestfwd import convert_guestfwd
 from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
 from virtsnap.convert.inputs import write_ps2
@@ -31,6 +32,7 @@ from virtsnap.convert.panics import write_builtin_panic
 from virtsnap.convert.passthrough import convert_rest
 from virtsnap.convert.pci_controllers import strip_zpci, write_board_root, write_root
 from virtsnap.convert.plugged_drives import convert_plugged_drives
+from virtsnap.convert.readconfig import ReadFile, claim_configs, expand_configs, settle_configs
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
@@ -68,6 +70,7 @@ def _assign_addresses(draft: Draft) -> None:
 # First what decides about the rest, last what is left over.
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_machine,
+    claim_configs,
     convert_defaults,
     *HEAD_SUBJECTS,
     write_root,
@@ -80,6 +83,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     convert_sound_words,
     convert_plugged_drives,
     convert_devices,
+    convert_card_roms,
     convert_virtfs,
     convert_watchdogs,
     convert_balloon,
@@ -98,6 +102,7 @@ SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     drop_descriptors,
     _assign_addresses,
     convert_rest,
+    settle_configs,
 )
 
 
@@ -111,6 +116,7 @@ def convert_command_line(
     templates: Templates | None = None,
     base: Path | None = None,
     find_program: Callable[[str], str | None] | None = None,
+    read_file: ReadFile | None = None,
 ) -> Conversion:
     """Convert argv (argv[0] is the emulator) into a libvirt domain.
 
@@ -118,7 +124,8 @@ def convert_command_line(
     `default_name`. `for_libvirt` is the version (major, minor) that the XML is
     written for, by default the newest that the tables know. Relative paths are
     taken from `base` (default: the root folder). `find_program` gives the path
-    of a bare emulator name, as shutil.which does. Raises CommandLineError, which
+    of a bare emulator name, as shutil.which does; `read_file` the text of a file that -readconfig names, None
+    where it cannot be read. Raises CommandLineError, which
     names the argument, for a command line that QEMU itself could not read.
     """
     for index, word in enumerate(argv):
@@ -126,7 +133,8 @@ def convert_command_line(
             raise CommandLineError(
                 f"{word!r} holds a character that no XML can carry", argument=index, hint="take the character out"
             )
-    command_line = parse_options(argv, environment)
+    base = base or Path("/")
+    command_line = expand_configs(parse_options(argv, environment), base, read_file)
     check_references(command_line)
     draft = Draft(
         command_line,
@@ -134,7 +142,7 @@ def convert_command_line(
         target=for_libvirt or NEWEST,
         templates=templates or Templates(),
         name=domain_name(command_line, name, default_name),
-        base=base or Path("/"),
+        base=base,
         find_program=find_program,
     )
     for subject in SUBJECTS:

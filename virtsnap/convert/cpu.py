@@ -32,6 +32,12 @@ CPU_CLASS: Mapping[str, str] = {
 }  # fmt: skip
 # Architectures for which libvirt checks features against a list of its own, apart from x86.
 ARM_FEATURES = frozenset({"sve", *(f"sve{bits}" for bits in range(128, 2049, 128))})
+# Properties of an x86 CPU that are on anyway, and the machine's version from which on they are:
+# x86_cpu_properties in QEMU's target/i386/cpu.c, pc_compat_2_8 in its hw/i386/pc.c.
+USUAL: Mapping[str, tuple[int, int]] = {"vmware-cpuid-freq": (2, 9)}
+# Features years younger than these models, which never had them: switched off, they are as they were.
+NEVER_THERE = frozenset({"cet-ibt", "cet-ss"})
+OLD_MODELS = frozenset({"kvm32", "kvm64", "qemu32", "qemu64"})
 # Architectures whose CPUs' switches are all features to libvirt.
 FREE_FEATURES = frozenset({"s390x", "riscv64", "riscv32", "loongarch64"})
 
@@ -170,6 +176,7 @@ class _Properties:
             self._convert_cache()
             self._convert_physaddr()
             self._convert_check()
+            self._claim_usual()
         elif "pmu" in self.items:
             self._read("features", tuple(key for key in FEATURES if key.key == "pmu"))
         self._convert_features()
@@ -235,6 +242,16 @@ class _Properties:
             note = "check='partial': libvirt refuses a host whose CPU has less"
             self.word.claim("enforce", Outcome.SUBSTITUTED, note)
             self.draft.head.put("cpu", {"check": "partial"}, self.word)
+
+    def _claim_usual(self) -> None:
+        for key, since in USUAL.items():
+            item = self.items.get(key)
+            if item is not None and _switch_word(item.value) == "on" and self.draft.machine.is_since(since):
+                self.word.claim(item.key, Outcome.IMPLIED, "on anyway, of this machine's version on")
+        for name in NEVER_THERE & self.items.keys():
+            item = self.items[name]
+            if _switch_word(item.value) == "off" and self.word.peek("model") in OLD_MODELS:
+                self.word.claim(item.key, Outcome.IMPLIED)
 
     def _convert_features(self) -> None:
         arch = self.draft.machine.arch

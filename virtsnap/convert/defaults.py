@@ -61,8 +61,14 @@ FAMILY_DEFAULTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+NODE_FAMILIES = frozenset({"pc", "q35"})
+NODE_SINCE = (5, 1)
+
+
 def convert_defaults(draft: Draft) -> None:
     """Add the implied words to the draft; claims -nodefaults, which libvirt always gives."""
+    if _node_comes_unasked(draft):
+        _add(draft, ["-numa", "node"])
     nodefaults = draft.group("nodefaults")
     for word in nodefaults:
         word.claim_rest(Outcome.IMPLIED, "libvirt always starts QEMU with -nodefaults")
@@ -71,6 +77,16 @@ def convert_defaults(draft: Draft) -> None:
     for name in FAMILY_DEFAULTS.get(draft.machine.family.name, ()):
         if not _cancelled(draft, DEFAULTS[name]):
             _add(draft, _words_of(draft, name))
+
+
+def _node_comes_unasked(draft: Draft) -> bool:
+    """Tell whether QEMU makes one NUMA node of the whole machine: where memory can be plugged and none is named.
+
+    Source: numa_complete_configuration() in QEMU's hw/core/numa.c; PCs of before 5.1 did it on fewer occasions.
+    """
+    if draft.machine.family.name not in NODE_FAMILIES or not draft.machine.is_since(NODE_SINCE):
+        return False
+    return not draft.group("numa") and any(word.peek("slots") not in (None, "0") for word in draft.group("m"))
 
 
 def _cancelled(draft: Draft, default: Default) -> bool:

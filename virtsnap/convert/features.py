@@ -6,6 +6,7 @@ QEMU has ACPI and HPET unless told otherwise; libvirt has ACPI only where
 
 from __future__ import annotations
 
+from virtsnap.convert.chardevs import claim_fdset
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
@@ -105,7 +106,7 @@ def convert_features(draft: Draft) -> None:
     put_keys(draft, "features", ACCEL, accel)
     if draft.head.get("features", "kvm_dirty_ring_size"):
         draft.head.put("features", {"kvm_dirty_ring": "on"})
-    _convert_host_side(accel)
+    _convert_host_side(draft, accel)
     _convert_acpi(draft)
     _convert_gic(draft)
     for word in draft.group("no-hpet"):
@@ -118,9 +119,10 @@ def convert_features(draft: Draft) -> None:
         draft.head.put("features", {"tb_cache_kib": value}, word)
 
 
-def _convert_host_side(accel: list[Word]) -> None:
+def _convert_host_side(draft: Draft, accel: list[Word]) -> None:
     for word in accel:
         word.claim("device", Outcome.MANAGED, "libvirt's QEMU opens /dev/kvm itself")
+        claim_fdset(draft, word.peek("device") or "")
         if word.peek("thread") == "multi":
             word.claim("thread", Outcome.IMPLIED, "what QEMU does wherever it can")
 

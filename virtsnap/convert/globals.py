@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lxml import etree
+
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome
 from virtsnap.convert.rows import Version
 from virtsnap.convert.values import one_of, same, yes_no
+from virtsnap.domain_xml.templates import Element
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ def _secure(value: str) -> str | None:
     return "yes" if yes_no(value) == "yes" else None
 
 
+ROM_OFF = frozenset({"0", "off", "false"})
 PC, Q35 = frozenset({"pc"}), frozenset({"q35"})
 GLOBALS: tuple[GlobalRow, ...] = (
     GlobalRow(driver="PIIX4_PM", property="disable_s3", template="pm", hole="suspend_to_mem", read=_disabled,
@@ -96,3 +100,29 @@ def _can_be_secure(draft: Draft) -> bool:
         and draft.machine.family.name == "q35"
         and head.get("features", "smm") != "off"
     )
+
+
+def convert_card_roms(draft: Draft) -> None:
+    """Give the network cards of a model what -global says of their ROM; asked when all cards are there.
+
+    A card that is passed on needs the -global itself.
+    """
+    for word in draft.group("global"):
+        driver = word.peek("driver") or ""
+        if word.peek("property") != "rombar" or word.peek("value") not in ROM_OFF or not word.untouched:
+            continue
+        cards = [card for card in draft.devices.findall("interface") if _driver_of(card) == driver]
+        passed = any(other.untouched for other in draft.devices_of((driver,)))
+        if not cards or passed:
+            continue
+        for card in cards:
+            if card.find("rom") is None:
+                etree.SubElement(card, "rom", bar="off")
+        word.claim_rest(Outcome.MAPPED)
+        word.land(*cards)
+
+
+def _driver_of(card: Element) -> str:
+    model = card.find("model")
+    name = "" if model is None else model.get("type") or ""
+    return "virtio-net-pci" if name == "virtio" else name

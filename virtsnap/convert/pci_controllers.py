@@ -91,7 +91,7 @@ def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
     found = re.fullmatch(r"pci\.(\d{1,4})", id_ or "")
     model = row.holes["model"]
     draft.pci.add_bus(
-        id_ or f"{driver}@{word.option.first}", element, parent, index=int(found[1]) if found else None,
+        id_ or f"{driver}@{draft.words.index(word)}", element, parent, index=int(found[1]) if found else None,
         slots=1 if model in ONE_SLOT else SLOTS, lowest=1 if model in FROM_SLOT_1 else 0, word=word,
     )
 

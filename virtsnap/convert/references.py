@@ -2,7 +2,7 @@
 
 QEMU would refuse such a command line itself, with an error that names no
 argument. Ids that QEMU makes up (`ide0-hd0`, `none0`) count as defined. Where
--readconfig brings options that are not here, nothing can be said, and nothing is.
+-readconfig brings options that nobody here knows, nothing can be said, and nothing is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from virtsnap.command_line.options import CommandLine, Option
+from virtsnap.convert.readconfig import unread_configs
 from virtsnap.errors import CommandLineError
 
 # Source: drive_new() in QEMU's blockdev.c.
@@ -61,7 +62,7 @@ _WHAT = {"drive": "-drive", "blockdev": "-blockdev"}
 
 def check_references(command_line: CommandLine) -> None:
     """Raise CommandLineError for the first id that is named and not defined."""
-    if command_line.group("readconfig"):
+    if unread_configs(command_line):
         return
     defined = _defined_ids(command_line)
     for option in command_line.options:

@@ -23,7 +23,10 @@ def write_report(draft: Draft) -> dict[str, Any]:
             "parts": [],
         }
     ]
-    entries += [_entry(draft, word) for word in draft.words if not word.implied]
+    entries += [
+        _entry(draft, word) for word in draft.words
+        if not word.implied and word.option.config is None
+    ]
     return {"schema": 1, "arguments": entries, "warnings": draft.warnings}
 
 

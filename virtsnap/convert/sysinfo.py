@@ -19,6 +19,9 @@ SMBIOS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "3": ("chassis", ("manufacturer", "version", "serial", "asset", "sku")),
 }
 OEM_STRINGS = "11"
+# What a PC of 2.1 and later says of itself: smbios_set_defaults() in QEMU's hw/i386/pc_piix.c and pc_q35.c.
+DEFAULT_MANUFACTURER = "QEMU"
+DEFAULT_MANUFACTURER_SINCE = (2, 1)
 # What stands in <sysinfo type='fwcfg'>; other names libvirt refuses. Source: virSysinfoParseFWCfgDef().
 FW_CFG_PREFIX = "opt/"
 FW_CFG_RESERVED = ("opt/ovmf/", "opt/org.qemu/")
@@ -84,6 +87,11 @@ def _convert_smbios(draft: Draft, word: Word, sysinfo: etree._Element) -> None:
             if old.get("name") == key:
                 element.remove(old)
         etree.SubElement(element, "entry", name=key).text = said
+    if type_ == "2" and not word.has("manufacturer") and _knows_default_manufacturer(draft):
+        # libvirt asks for a maker of the board whenever it asks for the table, if need be for an empty one.
+        maker = etree.Element("entry", name="manufacturer")
+        maker.text = DEFAULT_MANUFACTURER
+        element.insert(0, maker)
     if not len(element):
         sysinfo.remove(element)
         if type_ != "1":
@@ -92,6 +100,10 @@ def _convert_smbios(draft: Draft, word: Word, sysinfo: etree._Element) -> None:
             return
     word.claim("type", Outcome.MAPPED)
     word.land(element)
+
+
+def _knows_default_manufacturer(draft: Draft) -> bool:
+    return draft.machine.family.name in ("pc", "q35") and draft.machine.is_since(DEFAULT_MANUFACTURER_SINCE)
 
 
 def _uuid_fits(draft: Draft, word: Word) -> bool:

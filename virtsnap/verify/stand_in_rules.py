@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from virtsnap.command_line.keyval import split_commas
+from virtsnap.command_line.keyval import join_commas, split_commas
 from virtsnap.command_line.options import Option
 from virtsnap.convert.values import parse_number, parse_size_bytes
+from virtsnap.convert.vendor_configs import vendor_config
 from virtsnap.verify.stand_ins import (
     DEFAULT_CDROM_BYTES,
     DEFAULT_DISK_BYTES,
@@ -607,6 +608,11 @@ def _usbdevice(scene: Scene, option: Option) -> list[str] | None:
 def _readconfig(scene: Scene, option: Option) -> list[str] | None:
     if scene.around.is_file(str(scene.absolute(option.argument or ""))):
         return None
+    known = vendor_config(str(scene.absolute(option.argument or "")))
+    if known is not None:
+        now = [word for section in known for word in (f"-{section.group}", join_commas(list(section.settings)))]
+        scene.tell(option, now, "a vendor's file that is not here: what it holds stands in for it")
+        return now
     now = missing_buses(scene)
     scene.tell(option, now, "a file that is not here: the buses that it should have made stand in for it")
     return now

@@ -31,6 +31,7 @@ from virtsnap.host.stopped_machine import (
     stopped_domain,
     stopped_process,
 )
+from virtsnap.host.text_files import read_text
 from virtsnap.verify.compare import Comparison, compare_hardware
 from virtsnap.verify.hardware import Hardware, read_hardware
 from virtsnap.verify.round_trip import Change, compare_round_trip
@@ -103,7 +104,7 @@ def verify_command_line(
         ours, rewritten = _read_argv(rewritten, folder)
         xml = convert_command_line(
             rewritten.argv, name=f"virtsnap-verify-{uuid_module.uuid4()}", for_libvirt=for_libvirt, base=base,
-            templates=templates,
+            templates=templates, read_file=read_text,
         ).xml
         with stopped_domain(uri, xml) as machine:
             theirs = read_hardware(machine)
@@ -132,7 +133,7 @@ def check_round_trip(
         _make_files(rewritten)
         xml = convert_command_line(
             rewritten.argv, name=f"virtsnap-verify-{uuid_module.uuid4()}", for_libvirt=for_libvirt, base=base,
-            templates=templates,
+            templates=templates, read_file=read_text,
         ).xml
         text = domain_to_argv(uri, xml)
     return compare_round_trip(rewritten.argv, parse_shell_text(text).argv)
