@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from virtsnap.cli.convert_verbs import program_finder
 from virtsnap.cli.main import main
 
 RNG = ["qemu-system-x86_64", "-nodefaults", "-device", "virtio-rng-pci"]
@@ -135,3 +136,57 @@ def test_explain_prints_the_rows_of_a_device(capsys: pytest.CaptureFixture[str])
 def test_explain_says_that_an_unknown_device_is_passed_through(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "--explain", "-device", "no-such-device"]) == 2
     assert "passed through" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-daemonize"], "managed"),
+        (["-monitor", "stdio"], "virsh qemu-monitor-command"),
+        (["-global", "PIIX4_PM.disable_s3=1"], "pm/suspend-to-mem"),
+        (["-nic", "user,model=e1000"], "devices/interface"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_explain_tries_out_an_option_that_has_no_table(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", "--explain", *words]) == 0
+    assert expected in " ".join(capsys.readouterr().out.split())
+
+
+def test_explain_asks_for_the_value_that_an_option_without_a_table_wants(
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", "--explain", "-drive"]) == 2
+    assert "-drive: its value is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["kvm", "qemu"])
+def test_kvm_and_qemu_are_the_emulator_that_is_installed(
+    name: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for program in ("kvm", "qemu-system-x86_64"):
+        Path(program).write_text("")
+        Path(program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(in_folder))
+    assert main(["-q", "convert", "--", name]) == 0
+    assert f"<emulator>{in_folder}/qemu-system-x86_64</emulator>" in capsys.readouterr().out
+
+
+def test_emulator_of_a_libvirt_is_the_one_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("virtsnap.host.versions.known_emulator", lambda uri, arch: f"/opt/qemu-system-{arch}")
+    find = program_finder("qemu+ssh://elsewhere/system")
+    assert find("kvm") == "/opt/qemu-system-x86_64"
+    assert find("qemu-system-aarch64") == "/opt/qemu-system-aarch64"
+    assert find("qemu-system-x86_64-spice") is None
+
+
+def test_failure_in_a_batch_carries_its_hint(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.args").write_text("qemu-system-x86_64 -device virtio-blk-pci,drive=no")
+    Path("good.args").write_text(" ".join(RNG))
+    assert main(["--json", "convert", "--output-dir", "out", "bad.args", "good.args"]) == 1
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [file["ok"] for file in files] == [False, True]
+    assert "node-name=no" in files[0]["error"]["hint"]
+    assert Path("out/good.xml").exists()

@@ -32,6 +32,16 @@ def test_template_names_what_two_domains_may_not_share() -> None:
     assert set(placeholders(template.xml)) == set(template.values)
 
 
+def test_uuid_in_the_smbios_is_the_domains_placeholder_too() -> None:
+    uuid = "0f3c4a5e-0000-4000-8000-000000000001"
+    smbios = f'<sysinfo type="smbios"><system><entry name="uuid">{uuid}</entry></system></sysinfo>'
+    template = make_domain_template(DOMAIN.replace("  <os>", f"  {smbios}<os>"))
+    other = "0f3c4a5e-0000-4000-8000-000000000002"
+    filled = fill_domain_template(template.xml, {**template.values, "uuid": other})
+    assert filled.count(other) == 2
+    assert uuid not in filled
+
+
 def test_template_filled_with_its_own_values_is_the_domain() -> None:
     template = make_domain_template(DOMAIN)
     assert fill_domain_template(template.xml, template.values) == DOMAIN

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import click
@@ -18,6 +20,7 @@ from virtsnap.cli.answer import answer, exit_code_of, print_json
 from virtsnap.cli.command_source import CommandLineCommand, CommandSource, read_file, read_one
 from virtsnap.cli.main import Settings
 from virtsnap.convert import Conversion, convert_command_line
+from virtsnap.convert.machines import arch_of_emulator
 from virtsnap.domain_xml.domain_template import make_domain_template
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import UsageError, VirtsnapError
@@ -123,7 +126,7 @@ def convert(
             raise UsageError("--output-dir goes with files only", hint="leave out --output, --report and --pid")
         return _convert_files(settings, files, output_dir, target, templates, strict)
     source = read_one(files, pid)
-    conversion = convert_source(source, name=name, target=target, templates=templates)
+    conversion = convert_source(source, name=name, target=target, uri=settings.uri, templates=templates)
     if template:
         conversion = replace(conversion, xml=make_domain_template(conversion.xml).xml)
     if report_file is not None:
@@ -165,10 +168,30 @@ def target_version(uri: str | None) -> tuple[int, int] | None:
     return connected_version(uri) if uri else installed_version()
 
 
+@functools.cache
+def program_finder(uri: str | None) -> Callable[[str], str | None]:
+    """Give the way to look up a bare emulator name: by the libvirt of a URI, else on this machine's PATH."""
+    if uri is None:
+        return shutil.which
+    known: dict[str, str | None] = {}
+
+    def find(name: str) -> str | None:
+        from virtsnap.host.versions import known_emulator
+
+        arch = arch_of_emulator(name)
+        if arch not in known:
+            known[arch] = known_emulator(uri, arch)
+        path = known[arch]
+        return path if path is not None and (PurePath(path).name == name or "-system-" not in name) else None
+
+    return find
+
+
 def convert_source(
-    source: CommandSource, *, name: str | None, target: tuple[int, int] | None, templates: Templates | None = None
+    source: CommandSource, *, name: str | None, target: tuple[int, int] | None, uri: str | None,
+    templates: Templates | None = None,
 ) -> Conversion:
-    """Convert one command line that was read from somewhere."""
+    """Convert one command line that was read from somewhere; `uri` is the libvirt that it is for, None for any."""
     return convert_command_line(
         source.words.argv,
         name=name,
@@ -177,7 +200,7 @@ def convert_source(
         environment=source.words.environment,
         templates=templates,
         base=source.base,
-        find_program=shutil.which,
+        find_program=program_finder(uri),
         read_file=read_text,
     )
 
@@ -228,13 +251,16 @@ def _convert_files(
     for file in files:
         stem = Path(file).stem
         try:
-            conversion = convert_source(read_file(file), name=None, target=target, templates=templates)
+            conversion = convert_source(
+                read_file(file), name=None, target=target, uri=settings.uri, templates=templates
+            )
             write_file(output_dir / f"{stem}.xml", conversion.xml)
             report = json.dumps(conversion.report, indent=2, ensure_ascii=False) + "\n"
             write_file(output_dir / f"{stem}.report.json", report)
         except VirtsnapError as exc:
             worst = max(worst, exit_code_of(exc) if len(files) == 1 else 1)
-            results.append({"file": file, "ok": False, "error": {"code": exc.code, "message": exc.message}})
+            error = {"code": exc.code, "message": exc.message, "hint": exc.hint}
+            results.append({"file": file, "ok": False, "error": error})
             if not settings.json:
                 click.echo(f"error: {file}: {exc.message}", err=True)
             continue

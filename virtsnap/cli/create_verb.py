@@ -55,7 +55,8 @@ def create(
             xml = _filled(template, values, name)
         else:
             conversion = convert_source(
-                read_one(files, pid), name=name, target=host.libvirt_version, templates=Templates(template_dirs)
+                read_one(files, pid), name=name, target=host.libvirt_version, uri=settings.uri,
+                templates=Templates(template_dirs),
             )
             xml = conversion.xml
             if not settings.quiet and not settings.json:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from virtsnap.command_line.options import parse_options
+from virtsnap.command_line.options import Option, parse_options
+from virtsnap.convert.conversion import convert_command_line
 from virtsnap.convert.devices import device_rows, tables
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, Key, Version
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import CommandLineError, UsageError
+
+# Where an option is tried out.
+EMULATOR = "qemu-system-x86_64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +43,11 @@ def explain(words: Sequence[str], templates: Templates | None = None) -> Explana
     if not words:
         raise UsageError("--explain wants an option", hint="for example: --explain -device virtio-rng-pci")
     try:
-        option = parse_options(["qemu", *words]).options[0]
-    except CommandLineError:
-        option = parse_options(["qemu", words[0], "x"]).options[0]
+        option = parse_options([EMULATOR, *words]).options[0]
+    except CommandLineError as exc:
+        if len(words) > 1:
+            raise
+        option = _without_value(words[0], exc)
     word = Word(option)
     templates = templates or Templates()
     if option.group == "device":
@@ -50,12 +56,38 @@ def explain(words: Sequence[str], templates: Templates | None = None) -> Explana
     if not found:
         found = [table for table in tables() if table.group == option.group]
     if not found:
-        raise UsageError(
-            f"{option.text}: its keys are in no table", hint="`convert` tells what becomes of them in its report"
-        )
+        return _tried_out(words, templates)
     return Explanation(
         title=option.text, since=(0, 0), keys=tuple(_line(key, {}) for table in found for key in table.keys),
         other_keys="dropped or kept by <qemu:commandline>, as the report says",
+    )
+
+
+def _without_value(word: str, error: CommandLineError) -> Option:
+    """Stand in some value for the one that a table of keys does not ask for."""
+    try:
+        option = parse_options([EMULATOR, word, "x"]).options[0]
+    except CommandLineError:
+        raise error from None
+    if not any(table.group == option.group for table in tables()) and option.group != "device":
+        raise error
+    return option
+
+
+def _tried_out(words: Sequence[str], templates: Templates) -> Explanation:
+    """Say what becomes of an option by converting it; several tables, or none, have a say in its keys."""
+    option = parse_options([EMULATOR, *words]).options[0]
+    found = convert_command_line([EMULATOR, *option.words, "-nodefaults"], templates=templates)
+    entry = found.report["arguments"][1]
+    place = ", ".join(path.removeprefix("/domain/") for path in entry["xpath"]) or None
+    keys = [
+        KeyLine(key=part["key"], place=place, since=(0, 0), outcome=Outcome[part["outcome"].upper()],
+                note=entry["note"])
+        for part in entry["parts"]
+    ]
+    return Explanation(
+        title=f"{option.text} (tried out)", since=(0, 0), keys=tuple(keys),
+        other_keys="try it out, with what refers to it: `convert` tells what becomes of it in its report",
     )
 
 

@@ -102,19 +102,17 @@ def convert_machine(draft: Draft) -> None:
 def emulator_path(draft: Draft) -> str:
     """Give the emulator as the absolute path that libvirt's schema asks for.
 
-    A bare name is looked up where the caller said how; `kvm`, `qemu` and what is
-    not found stand for the emulator of the machine's architecture in /usr/bin.
+    A bare name is looked up where the caller said how. `kvm` and `qemu`, which may be a
+    script or nothing at all, stand for the emulator of the machine's architecture.
     """
     emulator = draft.command_line.emulator
     if "/" in emulator:
         return draft.absolute(emulator)
-    found = draft.find_program(emulator) if draft.find_program else None
-    if found:
-        return found
-    if "-system-" in emulator or emulator == "qemu-kvm":
-        return f"/usr/bin/{emulator}"
     arch = {libvirt: qemu for qemu, libvirt in LIBVIRT_ARCH.items()}.get(draft.machine.arch, draft.machine.arch)
-    return f"/usr/bin/qemu-system-{arch}"
+    real = f"qemu-system-{arch}"
+    names = [emulator] if "-system-" in emulator or emulator == "qemu-kvm" else [real, emulator]
+    found = [draft.find_program(name) for name in names] if draft.find_program else []
+    return next((path for path in found if path), f"/usr/bin/{names[0]}")
 
 
 def _claim_accel(machine: Machine, word: Word) -> None:

@@ -27,6 +27,8 @@ OPTIONAL = re.compile(r"uuid|mac\d+")
 _PLACES: tuple[tuple[str, str, str | None], ...] = (
     ("name", "/domain/name", None),
     ("uuid", "/domain/uuid", None),
+    # libvirt refuses a domain whose SMBIOS has another UUID than it
+    ("uuid", "/domain/sysinfo/system/entry[@name='uuid']", None),
     ("mac", "/domain/devices/interface/mac", "address"),
     ("port", "/domain/devices/graphics[@port > 0]", "port"),
     ("port", "/domain/devices/graphics[@tlsPort > 0]", "tlsPort"),

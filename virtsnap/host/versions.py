@@ -1,6 +1,15 @@
-"""Which libvirt is at hand: the version that XML is written for when the caller names none."""
+"""Which libvirt is at hand, and which emulator it knows: what XML is written for when the caller names none."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+if TYPE_CHECKING:
+    import libvirt
 
 Version = tuple[int, int]
 
@@ -21,6 +30,26 @@ def split_version(number: int) -> Version:
 
 def connected_version(uri: str) -> Version:
     """Give (major, minor) of the libvirt behind a URI; raises HypervisorError where it does not answer."""
+    with _connection(uri) as connection:
+        return split_version(connection.getLibVersion())
+
+
+def known_emulator(uri: str, arch: str) -> str | None:
+    """Give the path of the emulator that the libvirt of a URI has for an architecture, None where it has none.
+
+    Raises HypervisorError where it does not answer.
+    """
+    import libvirt
+
+    with _connection(uri) as connection:
+        try:
+            return etree.fromstring(connection.getDomainCapabilities(arch=arch)).findtext("path")
+        except libvirt.libvirtError:
+            return None
+
+
+@contextmanager
+def _connection(uri: str) -> Iterator[libvirt.virConnect]:
     import libvirt
 
     from virtsnap.errors import HypervisorError
@@ -30,6 +59,6 @@ def connected_version(uri: str) -> Version:
     except libvirt.libvirtError as exc:
         raise HypervisorError(f"cannot connect to {uri}: {exc}", libvirt_code=exc.get_error_code()) from exc
     try:
-        return split_version(connection.getLibVersion())
+        yield connection
     finally:
         connection.close()

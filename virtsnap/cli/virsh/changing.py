@@ -123,7 +123,8 @@ def answer_from_native(session: Session, command: Command) -> None:
     except OSError as exc:
         raise UsageError(f"Failed to open file '{config}': {exc.strerror}") from exc
     source = read_file(config)
-    conversion = convert_source(source, name=None, target=target_version(session.preferences.uri))
+    uri = session.preferences.uri
+    conversion = convert_source(source, name=None, target=target_version(uri), uri=uri)
     session.say(conversion.xml)
 
 
