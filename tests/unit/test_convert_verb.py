@@ -122,8 +122,12 @@ def test_version_imports_neither_libvirt_nor_lxml() -> None:
 
 
 def test_template_has_placeholders(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-q", "convert", "--template", "--", *RNG]) == 0
-    assert "<name>{name}</name>" in capsys.readouterr().out
+    assert main(["convert", "--template", "--", *RNG]) == 0
+    captured = capsys.readouterr()
+    assert "<name>{name}</name>" in captured.out
+    assert "placeholder: name for guest" in captured.err
+    assert main(["--json", "-q", "convert", "--template", "--", *RNG]) == 0
+    assert json.loads(capsys.readouterr().out)["placeholders"] == {"name": "guest"}
 
 
 def test_explain_prints_the_rows_of_a_device(capsys: pytest.CaptureFixture[str]) -> None:

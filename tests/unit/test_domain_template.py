@@ -42,6 +42,23 @@ def test_uuid_in_the_smbios_is_the_domains_placeholder_too() -> None:
     assert uuid not in filled
 
 
+def test_console_that_is_the_serial_port_has_the_same_placeholder() -> None:
+    console = '<console type="tcp"><source mode="bind" host="127.0.0.1" service="4555"/></console>'
+    template = make_domain_template(DOMAIN.replace("</serial>", f"</serial>{console}"))
+    assert template.xml.count('service="{port2}"') == 2
+
+
+def test_port_that_a_passed_through_word_forwards_is_a_placeholder() -> None:
+    qemu = "http://libvirt.org/schemas/domain/qemu/1.0"
+    words = "user,id=n,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:69-:69,hostfwd=tcp::0-:80"
+    line = f'<qemu:commandline xmlns:qemu="{qemu}"><qemu:arg value="{words}"/></qemu:commandline>'
+    template = make_domain_template(DOMAIN.replace("</domain>", f"{line}</domain>"))
+    assert "hostfwd=tcp::{port3}-:22,hostfwd=udp:127.0.0.1:{port4}-:69,hostfwd=tcp::0-:80" in template.xml
+    assert "hostfwd=tcp::2300-:22" in fill_domain_template(template.xml, {**template.values, "port3": "2300"})
+    with pytest.raises(TemplateError, match="comma"):
+        fill_domain_template(template.xml, {**template.values, "port3": "1,smb=/"})
+
+
 def test_template_filled_with_its_own_values_is_the_domain() -> None:
     template = make_domain_template(DOMAIN)
     assert fill_domain_template(template.xml, template.values) == DOMAIN

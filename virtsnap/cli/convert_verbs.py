@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -127,18 +127,24 @@ def convert(
         return _convert_files(settings, files, output_dir, target, templates, strict)
     source = read_one(files, pid)
     conversion = convert_source(source, name=name, target=target, uri=settings.uri, templates=templates)
+    values: Mapping[str, str] = {}
     if template:
-        conversion = replace(conversion, xml=make_domain_template(conversion.xml).xml)
+        made = make_domain_template(conversion.xml)
+        conversion, values = replace(conversion, xml=made.xml), made.values
     if report_file is not None:
         write_file(report_file, json.dumps(conversion.report, indent=2, ensure_ascii=False) + "\n")
     if output is not None:
         write_file(output, conversion.xml)
     dropped = dropped_words(conversion)
     if settings.json:
-        print_json(answer("convert", domain=name or source.name, xml=conversion.xml, report=conversion.report))
+        more = {"placeholders": dict(values)} if template else {}
+        domain = name or source.name
+        print_json(answer("convert", domain=domain, xml=conversion.xml, report=conversion.report, **more))
     elif output is None:
         click.echo(conversion.xml, nl=False)
     if not settings.quiet:
+        for placeholder, value in values.items():
+            click.echo(f"placeholder: {placeholder} for {value}", err=True)
         tell(conversion, show_report)
     return 1 if strict and dropped else 0
 

@@ -2,7 +2,8 @@
 
 What two domains on one host may not share becomes a placeholder, a whole text
 or attribute like the holes of our templates: `{name}`, `{uuid}`, `{mac1}` …,
-`{port1}` …, `{disk1}` …. Nothing else in braces is touched.
+`{port1}` …, `{disk1}` …; the same value twice is the same placeholder. In what is passed
+through to QEMU, a port that it forwards is one too. Nothing else in braces is touched.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from virtsnap.domain_xml.templates import Element, writable
 from virtsnap.errors import TemplateError
 
 _PLACEHOLDER = re.compile(r"\{(name|uuid|(?:mac|port|disk|nvram)\d+)\}")
+_ARGUMENT = "{http://libvirt.org/schemas/domain/qemu/1.0}arg"
+# hostfwd=tcp:ADDRESS:PORT-ADDRESS:PORT: the first port is the host's. Port 0 lets the host choose.
+_FORWARD = re.compile(r"(?P<before>(?:^|,)hostfwd=\w*:(?:\[[^\]]*\]|[^:,]*):)(?P<port>[1-9]\d*)(?=-)")
 
 # What libvirt makes up where the domain does not say it.
 OPTIONAL = re.compile(r"uuid|mac\d+")
@@ -52,18 +56,32 @@ def make_domain_template(xml: str) -> DomainTemplate:
     """Put placeholders for name, UUID, MACs, ports and disk paths into a domain."""
     root = etree.fromstring(xml)
     values: dict[str, str] = {}
-    counts: dict[str, int] = {}
     for kind, path, attribute in _PLACES:
         # these paths select elements only; lxml's type allows for every XPath result
         for element in cast(list[Element], root.xpath(path)):
             value = (element.text if attribute is None else element.get(attribute)) or ""
             if not value and attribute is not None:
                 continue
-            counts[kind] = counts.get(kind, 0) + 1
-            name = f"{kind}{counts[kind]}" if kind in _NUMBERED else kind
-            values[name] = value
-            _put(element, attribute, f"{{{name}}}")
+            _put(element, attribute, f"{{{_name_for(kind, value, values)}}}")
+    for argument in root.iter(_ARGUMENT):
+        argument.set("value", _FORWARD.sub(
+            lambda found: f"{found['before']}{{{_name_for('port', found['port'], values)}}}",
+            argument.get("value") or "",
+        ))
     return DomainTemplate(xml=etree.tostring(root, encoding="unicode") + "\n", values=values)
+
+
+def _name_for(kind: str, value: str, values: dict[str, str]) -> str:
+    """Give the placeholder of a value, making one where the value is new."""
+    if kind not in _NUMBERED:
+        values[kind] = value
+        return kind
+    of_kind = {name: known for name, known in values.items() if name.rstrip("0123456789") == kind}
+    for name, known in of_kind.items():
+        if known == value:
+            return name
+    values[f"{kind}{len(of_kind) + 1}"] = value
+    return f"{kind}{len(of_kind) + 1}"
 
 
 def placeholders(xml: str) -> list[str]:
@@ -100,6 +118,10 @@ def fill_domain_template(xml: str, values: Mapping[str, str]) -> str:
             parent.remove(element)
         elif not writable(value):
             raise TemplateError(f"{name}: {value!r} holds a character that XML cannot carry")
+        elif element.tag == _ARGUMENT:
+            if "," in value:
+                raise TemplateError(f"{name}: {value!r} holds a comma, which would end an option of QEMU's")
+            element.set("value", (element.get("value") or "").replace(f"{{{name}}}", value))
         else:
             _put(element, attribute, value)
     return etree.tostring(root, encoding="unicode") + "\n"
@@ -119,6 +141,11 @@ def _parse(xml: str) -> Element:
 def _holes(root: Element) -> Iterator[tuple[Element, str | None, str]]:
     for element in root.iter():
         if not isinstance(element.tag, str):
+            continue
+        if element.tag == _ARGUMENT:
+            for inside in _PLACEHOLDER.finditer(element.get("value") or ""):
+                if inside[1].startswith("port"):
+                    yield element, "value", inside[1]
             continue
         found = _PLACEHOLDER.fullmatch(element.text or "")
         if found:

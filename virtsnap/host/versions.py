@@ -39,13 +39,10 @@ def known_emulator(uri: str, arch: str) -> str | None:
 
     Raises HypervisorError where it does not answer.
     """
-    import libvirt
-
     with _connection(uri) as connection:
-        try:
-            return etree.fromstring(connection.getDomainCapabilities(arch=arch)).findtext("path")
-        except libvirt.libvirtError:
-            return None
+        # not getDomainCapabilities(), which a read-only connection may not ask
+        guests = etree.fromstring(connection.getCapabilities()).iterfind(f"guest/arch[@name='{arch}']/emulator")
+        return next((emulator.text for emulator in guests), None)
 
 
 @contextmanager
