@@ -103,3 +103,19 @@ def command_line(draw: st.DrawFn) -> list[str]:
     for option in draw(st.lists(device() | backend() | any_option(), max_size=8)):
         words += option
     return words
+
+
+@st.composite
+def config_file(draw: st.DrawFn) -> str:
+    """Draw the text of a file for -readconfig."""
+    lines = []
+    for name in draw(st.lists(st.sampled_from(["device", "memory", "smp-opts", *sorted(OPTIONS)]), max_size=5)):
+        head = draw(st.sampled_from((f"[{name}]", *(f'[{name} "{id_}"]' for id_ in IDS))))
+        keys = _keys_of_groups().get(name, COMMON_KEYS)
+        if name == "device":
+            driver = draw(st.sampled_from(sorted(device_rows())))
+            keys = tuple(key.key for key in device_rows()[driver].keys) + COMMON_KEYS
+            head += f'\n driver = "{driver}"'
+        said = draw(st.lists(st.tuples(st.sampled_from(keys), value), max_size=5))
+        lines += [head, *(f' {key} = "{text}"' for key, text in said)]
+    return "\n".join(lines)

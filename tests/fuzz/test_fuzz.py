@@ -11,7 +11,7 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.command_lines import command_line, value
+from tests.fuzz.command_lines import command_line, config_file, value
 from tests.schema import SCHEMA_VERSION, schema_problem
 from virtsnap.command_line.option_table import OPTIONS
 from virtsnap.command_line.options import parse_options
@@ -52,7 +52,19 @@ def test_any_words_are_options_or_one_error(words: list[str]) -> None:
     assert covered == list(range(1, len(words)))
 
 
-@share(0.5)
+@share(0.1)
+@given(command_line(), config_file() | st.text())
+def test_any_configuration_file_is_a_valid_domain_or_one_error(argv: list[str], text: str) -> None:
+    try:
+        conversion = convert_command_line(
+            [*argv, "-readconfig", "x"], for_libvirt=SCHEMA_VERSION, read_file=lambda path: text
+        )
+    except UsageError:
+        return
+    assert schema_problem(conversion.xml) is None
+
+
+@share(0.4)
 @given(command_line())
 def test_any_command_line_is_a_valid_domain_or_one_error(argv: list[str]) -> None:
     try:

@@ -56,6 +56,12 @@ def test_device_of_qemu_alone_makes_the_file_passed_through_and_is_named() -> No
     assert "-device id=e,driver=edu: passthrough" in str(entry["note"])
 
 
+def test_program_that_an_option_in_the_file_runs_is_marked() -> None:
+    text = '[netdev "t"]\n type = "tap"\n script = "/etc/up"\n downscript = "no"\n'
+    entry = entry_of(convert(text), "-readconfig")
+    assert entry["host"] == "reads my.cfg; runs /etc/up when the domain starts"
+
+
 @pytest.mark.parametrize("text", [None, '[nobody "knows"]\n this = "group"\n'], ids=["absent", "unknown group"])
 def test_file_that_cannot_be_read_here_is_left_to_qemu(text: str | None) -> None:
     found = convert(text, (*ARGV, "-device", "virtio-serial-pci,bus=elsewhere"))

@@ -17,6 +17,7 @@ from virtsnap.command_line.options import CommandLine, Option
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word, refuse
 from virtsnap.convert.vendor_configs import vendor_config
+from virtsnap.domain_xml.templates import writable
 
 ReadFile = Callable[[Path], str | None]
 
@@ -39,12 +40,14 @@ def _options_in(option: Option, path: Path, read_file: ReadFile | None) -> list[
         sections = sections_of(path, read_file)
         return [] if sections is None else options_of(sections, option, str(path)) or []
     except SyntaxFault as exc:
-        raise refuse(option, str(exc), "QEMU cannot read it either") from exc
+        raise refuse(option, str(exc), "mend the file, or take -readconfig out") from exc
 
 
 def sections_of(path: Path, read_file: ReadFile | None) -> list[Section] | tuple[Section, ...] | None:
     """Give what stands in a file, or what a vendor's of that name is known to hold."""
     text = read_file(path) if read_file is not None else None
+    if text is not None and not writable(text):
+        raise SyntaxFault("it holds a character that no XML can carry")
     return vendor_config(str(path)) if text is None else parse_config(text)
 
 
@@ -57,14 +60,14 @@ def unread_configs(command_line: CommandLine) -> bool:
 def claim_configs(draft: Draft) -> None:
     """Keep a -readconfig whose options are known from being passed on."""
     for word in draft.group("readconfig"):
-        if _inside(draft, word):
+        if options_inside(draft, word):
             word.claim_rest(Outcome.MAPPED)
 
 
 def settle_configs(draft: Draft) -> None:
     """Say of each -readconfig what became of its options: the worst of it, and where they stand."""
     for word in draft.group("readconfig"):
-        inside = _inside(draft, word)
+        inside = options_inside(draft, word)
         if inside:
             word.claim_all(max(each.outcome for each in inside), f"its {len(inside)} options stand in the domain")
         for each in inside:
@@ -73,7 +76,10 @@ def settle_configs(draft: Draft) -> None:
                 word.note(f"{each.option.text}: {'; '.join([each.outcome.word, *each.notes])}")
 
 
-def _inside(draft: Draft, word: Word) -> list[Word]:
+def options_inside(draft: Draft, word: Word) -> list[Word]:
+    """Give the options that stand in the file of a -readconfig; none for any other option."""
+    if word.group != "readconfig":
+        return []
     return [
         each for each in draft.words if each.option.config is not None and each.option.first == word.option.first
     ]

@@ -7,6 +7,7 @@ from typing import Any
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.host_access import host_access
 from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.readconfig import options_inside
 
 
 def write_report(draft: Draft) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def write_report(draft: Draft) -> dict[str, Any]:
 def _entry(draft: Draft, word: Word) -> dict[str, Any]:
     tree = draft.root.getroottree()
     inside = [element for element in word.elements if element.getroottree().getroot() is draft.root]
-    remark = host_access(word)
+    remarks = [host_access(each) for each in (word, *options_inside(draft, word))]
+    remark = "; ".join(filter(None, remarks)) or None
     return {
         "argv": [word.option.first, word.option.last],
         "text": word.option.text,
