@@ -5,10 +5,10 @@ PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 HOST := trixie
-.PHONY: verify-corpus corpus-figures help demo test test-all test-hosts test-whole fuzz bench-convert lint setup packages guest hosts clean
+.PHONY: verify-corpus corpus-figures help demo test test-all test-hosts test-whole fuzz bench bench-hosts bench-docs bench-convert lint setup packages guest hosts clean
 
 help:
-	@echo "make demo | test | test-all | test-hosts | test-whole | fuzz | lint | setup | guest | clean"
+	@echo "make demo | test | test-all | test-hosts | test-whole | fuzz | bench | bench-hosts | lint | setup | guest | clean"
 
 demo: setup
 	@$(PYTHON_IN) -m tests.demo
@@ -27,6 +27,18 @@ test-hosts: setup hosts
 test-whole: setup hosts
 	@$(PYTHON_IN) -m pytest --whole tests/host tests/faults
 	@$(PYTHON_IN) -m pytest --whole --on-host $(HOST) tests/host tests/faults
+
+# Every way to save and load, compared: a table here, a report with charts in .cache/bench. 15 minutes on 2 cores.
+bench: setup
+	@$(PYTHON_IN) -m tests.bench $(BENCH)
+
+# The same on Debian 13's libvirt and QEMU; its report is in .cache/hosts/trixie/cache/bench.
+bench-hosts: setup hosts
+	@tools/on-host $(HOST) make bench BENCH="$(BENCH)"
+
+# Put the reports of the two into docs/benchmarks.md, with their charts.
+bench-docs:
+	@tools/paste-reports docs/benchmarks.md .cache/bench .cache/hosts/*/cache/bench
 
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup

@@ -30,6 +30,7 @@ VERBS = {
     "gc": "virtsnap.cli.upkeep_verbs:gc",
     "recover": "virtsnap.cli.upkeep_verbs:recover",
     "doctor": "virtsnap.cli.upkeep_verbs:doctor",
+    "bench": "virtsnap.cli.bench_verb:bench",
     **{
         verb: f"virtsnap.cli.virsh.click_verbs:{verb.replace('-', '_')}"
         for verb in (

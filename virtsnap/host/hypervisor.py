@@ -126,13 +126,13 @@ class Host:
         with translated(f"{memory_path}: cannot be read as a memory image"):
             return str(self._handle.saveImageGetXMLDesc(memory_path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
 
-    def restore(self, memory_path: str, xml: str) -> None:
-        """Start a guest from a memory image with that definition, paused.
+    def restore(self, memory_path: str, xml: str, *, paused: bool = True) -> None:
+        """Start a guest from a memory image with that definition, paused or as it was saved.
 
         Needs: the domain is shut off. A restore cannot be cancelled.
         """
         with translated(f"cannot restore {memory_path}"):
-            self._handle.restoreFlags(memory_path, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            self._handle.restoreFlags(memory_path, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED if paused else 0)
 
 
 def is_local_uri(uri: str) -> bool:

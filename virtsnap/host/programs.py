@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from virtsnap.errors import UnsupportedError, VirtsnapError
+from virtsnap.errors import HypervisorError, OperationTimeoutError, UnsupportedError, VirtsnapError
 
 
 def find_program(name: str, *, search_path: str, not_these: Collection[str] = ()) -> str | None:
@@ -50,6 +50,24 @@ def run_program(words: Sequence[str], *, environment: Mapping[str, str]) -> int:
     except OSError as exc:
         raise _cannot_start(words[0], exc) from exc
     return code if code >= 0 else 128 - code
+
+
+def call_program(words: Sequence[str], *, timeout_s: float) -> str:
+    """Run a program without a terminal and give what it prints.
+
+    On failure: HypervisorError with what it says, OperationTimeoutError.
+    """
+    try:
+        done = subprocess.run(
+            list(words), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout_s
+        )
+    except OSError as exc:
+        raise _cannot_start(words[0], exc) from exc
+    except subprocess.TimeoutExpired as exc:
+        raise OperationTimeoutError(f"{' '.join(words)}: not done within {timeout_s:.0f} s") from exc
+    if done.returncode:
+        raise HypervisorError(f"{' '.join(words)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
 
 
 def become_program(words: Sequence[str], *, environment: Mapping[str, str]) -> NoReturn:

@@ -8,35 +8,21 @@ handle, and the domain is a transient one with a name of its own.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import logging
 import os
-import resource
-import signal
 import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import libvirt
 import libvirt_qemu
-from qemu.qmp import ExecuteError, QMPError
-from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from virtsnap.errors import HypervisorError
+from virtsnap.host.own_qemu import OwnQemu
 from virtsnap.host.translate import translated
 
-# It logs every QEMU that ends early; what there is to say is raised.
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
-
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 30.0
 
 
 class StoppedMachine:
@@ -61,84 +47,8 @@ def stopped_process(argv: Sequence[str], *, folder: Path) -> Iterator[StoppedMac
     `folder` is where it runs. On failure: HypervisorError with QEMU's own
     message. Afterwards the process is gone, whatever happened.
     """
-    with tempfile.TemporaryDirectory(prefix="virtsnap-qmp-") as private:
-        socket = str(Path(private) / "qmp")
-        words = [*argv, "-S", "-qmp", f"unix:{socket},server=on,wait=off"]
-        messages = Path(private) / "messages"
-        with messages.open("wb") as output:
-            try:
-                process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder,
-                    start_new_session=True, preexec_fn=_bind_to_us,
-                    env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "LC_ALL": "C"},
-                )
-            except OSError as exc:
-                raise HypervisorError(f"{argv[0]}: cannot be started: {exc.strerror}") from exc
-        monitor = None
-        try:
-            monitor = _connect(socket, process, messages)
-            yield StoppedMachine(lambda command, arguments: _ask(monitor, command, arguments, messages))
-        finally:
-            _end(process)
-            if monitor is not None:
-                _close(monitor)
-
-
-def _bind_to_us() -> None:
-    """Have the kernel end QEMU when we are killed, and let a QEMU that aborts leave no core file."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _connect(socket: str, process: subprocess.Popen[bytes], messages: Path) -> QEMUMonitorProtocol:
-    """Connect as soon as QEMU listens; its end is noticed at once, because it is a child."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        # QEMU listens before it makes its devices, and answers when they are made.
-        ended = process.poll() is not None
-        if Path(socket).exists() and not ended:
-            monitor = QEMUMonitorProtocol(socket)
-            try:
-                monitor.connect()
-            except (QMPError, OSError, EOFError):
-                _close(monitor)
-            else:
-                return monitor
-        if ended or time.monotonic() > deadline:
-            _end(process)
-            raise HypervisorError(_last_words(messages) or "QEMU ended without a message")
-        time.sleep(0.01)
-
-
-def _close(monitor: QEMUMonitorProtocol) -> None:
-    with contextlib.suppress(QMPError, OSError, EOFError):
-        monitor.close()
-
-
-def _ask(monitor: QEMUMonitorProtocol, command: str, arguments: Mapping[str, Any], messages: Path) -> Any:
-    try:
-        return monitor.cmd(command, **arguments)
-    except ExecuteError as exc:
-        raise HypervisorError(f"{command}: {exc}") from exc
-    except (QMPError, OSError, EOFError) as exc:
-        raise HypervisorError(_last_words(messages) or f"{command}: QEMU is gone") from exc
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _last_words(messages: Path) -> str:
-    """Give what QEMU printed, without its warnings unless there is nothing else."""
-    lines = [line.strip() for line in messages.read_text(errors="replace").splitlines() if line.strip()]
-    grave = [line for line in lines if "warning:" not in line]
-    return "\n".join(grave or lines)
+    with OwnQemu([*argv, "-S"], folder=folder) as qemu:
+        yield StoppedMachine(lambda command, arguments: qemu.execute(command, **arguments))
 
 
 @contextlib.contextmanager
@@ -208,7 +118,7 @@ def list_machines(emulator: str) -> frozenset[str]:
     words = [emulator, "-machine", "help"]
     try:
         done = subprocess.run(
-            words, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=START_TIMEOUT_S
+            words, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=ASK_TIMEOUT_S
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise HypervisorError(f"{emulator}: cannot be asked for its machine types: {exc}") from exc

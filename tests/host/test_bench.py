@@ -1,0 +1,43 @@
+"""`virtsnap bench` for real: a small guest through one engine of each family, and one that loses data."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.guest.build import GuestFiles
+from tests.host.accelerator import DomainType
+from tests.host.private_libvirtd import PrivateLibvirtd
+from virtsnap.cli.main import main
+
+
+def test_a_short_run_tells_loads_from_losses(
+    host: PrivateLibvirtd, guest_files: GuestFiles, accelerator: DomainType, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="b-", dir=host.work) as folder:
+        Path(folder).chmod(0o711)
+        code = main([
+            "-c", host.uri, "-q", "--json", "bench", "--kernel", str(guest_files.kernel),
+            "--initrd", str(guest_files.initramfs), "--append", guest_files.kernel_arguments,
+            "--disk", str(guest_files.disk), "--accel", "kvm" if accelerator == "kvm" else "tcg",
+            "--engine", "restore", "--engine", "raw-plain", "--engine", "virsh-save",
+            "--size", "256:32", "--rounds", "1", "--dir", folder, "--output", str(tmp_path / "out"), "--no-charts",
+        ])  # fmt: skip
+        assert list(Path(folder).iterdir()) == []
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0, answer
+    samples = {sample["engine"]: sample for sample in answer["samples"]}
+    assert {name: (sample["error"], sample["lost"]) for name, sample in samples.items()} == {
+        "restore": (None, []), "raw-plain": (None, []), "virsh-save": (None, ["disk"]),
+    }
+    for sample in samples.values():
+        assert 0 < sample["pause_s"] <= sample["save_s"]
+        assert sample["silence_s"] > 0.02, "the pulse stood still meanwhile"
+        assert sample["answer_s"] > 0.02
+        assert sample["space_bytes"] > 32 << 20
+    assert set(samples["restore"]["load_phases_s"]) >= {"stop", "restore", "resume"}
+    assert "**lost: disk**" in (tmp_path / "out" / "report.md").read_text()

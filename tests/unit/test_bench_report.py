@@ -1,0 +1,79 @@
+"""Results become a report, a table and charts; losses are shown as plainly as wins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from tests.unit.bench_samples import cycles, losing, results
+from virtsnap.bench.charts import draw_charts
+from virtsnap.bench.report import CHARTS, cell, markdown, table
+from virtsnap.bench.statistics import summarize
+
+RUN = results(
+    *cycles("restore", [0.5, 0.6, 0.7]), *cycles("libvirt-restore", [0.6]),
+    *(losing(each, "disk") for each in cycles("virsh-save", [0.2, 0.3])),
+    *cycles("restore", [0.5] * 12, scenario="cycles", memory_mib=256, resident_mib=64),
+    *cycles("restore", [0.5], scenario="sizes", memory_mib=6144),
+    *cycles("restore", [0.9], scenario="parallel", vms=4),
+)
+
+
+def row_of(report: str, engine: str) -> list[str]:
+    line = next(line for line in report.splitlines() if line.startswith(f"| {engine} |"))
+    return [part.strip() for part in line.strip("|").split("|")]
+
+
+def test_a_row_has_median_and_spread() -> None:
+    assert "0.60 (0.50–0.70)" in row_of(markdown(RUN, charts=(), prefix="x"), "restore")
+
+
+def test_what_lost_data_is_named_and_has_no_times() -> None:
+    report = markdown(RUN, charts=(), prefix="x")
+    cells = row_of(report, "virsh-save")
+    assert cells[-1] == "**lost: disk**"
+    assert cells[2] == "–"
+    assert "`virsh-save`: 2 of 2 loads did not bring back disk" in report
+
+
+def test_what_failed_is_named_with_its_words() -> None:
+    failed = replace(cycles("libvirt-restore", [1.0])[0], error="QEMU is gone")
+    report = markdown(results(*cycles("restore", [1.0]), failed), charts=(), prefix="x")
+    assert "`libvirt-restore` (engines, 2048 MiB, cycle 0) failed: QEMU is gone" in report
+    assert row_of(report, "libvirt-restore")[-1] == "**failed**"
+
+
+def test_goals_and_engines_that_cannot_run_are_listed() -> None:
+    report = markdown(RUN, charts=(), prefix="x")
+    assert re.search(r"\| load by restore / the faster .* \| ≤ 1\.20 \| 1\.00 \| met \|", report)
+    assert "| native | virtsnap, engine native | needs libvirt 9.9 |" in report
+
+
+def test_the_place_is_named() -> None:
+    report = markdown(RUN, charts=(), prefix="x")
+    for word in ("libvirt 9.0", "QEMU 7.2", "TCG", "ext4, without reflinks", "2 × a processor"):
+        assert word in report
+
+
+def test_only_charts_that_were_drawn_are_shown() -> None:
+    report = markdown(RUN, charts=("engines",), prefix="bench")
+    assert re.findall(r"\((bench-\w+\.svg)\)", report) == ["bench-engines.svg"]
+
+
+def test_bytes_are_megabytes_and_nothing_is_a_dash() -> None:
+    assert cell(summarize([5_000_000, 7_000_000]), "space_bytes") == "6 MB"
+    assert cell(None, "save_s") == "–"
+
+
+def test_a_bar_in_a_cell_does_not_part_it() -> None:
+    assert table(("a",), [("x|y",)]).splitlines()[-1] == "| x\\|y |"
+
+
+def test_all_charts_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
+    samples = tuple(replace(each, load_phases_s={"stop": 0.02, "restore": 0.2}) for each in RUN.samples)
+    drawn = draw_charts(replace(RUN, samples=samples), tmp_path, prefix="x")
+    assert set(drawn) == set(CHARTS)
+    wanted = {f"x-{name}.{kind}" for name in CHARTS for kind in ("png", "svg")}
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+    assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())

@@ -1,0 +1,132 @@
+"""What the user asks of `bench` becomes guests and scenarios, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from virtsnap.bench.engines import EngineRow, Surroundings, engine_rows
+from virtsnap.bench.guest import built_in_guest, guest_from_words
+from virtsnap.bench.pulse import Pulse
+from virtsnap.bench.scenarios import Size, choose, parse_numbers, parse_sizes, plan_scenarios
+from virtsnap.cli.main import main
+from virtsnap.errors import UsageError
+
+ROWS = engine_rows()
+
+
+def here(libvirt: tuple[int, int], qemu: tuple[int, int]) -> Surroundings:
+    return Surroundings(uri=None, libvirt=libvirt, qemu=qemu, watch=cast(Any, None))
+
+
+def test_sizes_are_read() -> None:
+    assert parse_sizes("2048:512, 6144:4096") == (
+        Size(memory_mib=2048, resident_mib=512), Size(memory_mib=6144, resident_mib=4096)
+    )
+    assert parse_sizes("") == ()
+
+
+@pytest.mark.parametrize("text", ["2048", "a:b", "512:500", "1024:-1"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        parse_sizes(text)
+
+
+@pytest.mark.parametrize("text", ["1,x", "0", "-1"])
+def test_what_is_no_number_of_guests_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_numbers(text)
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        choose(ROWS, ["nothing"])
+    assert "restore" in (caught.value.hint or "")
+
+
+def test_names_of_engines_are_unique() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize(("libvirt", "qemu", "able", "unable"), [
+    ((9, 0), (7, 2), {"restore", "raw-compress", "libvirt-restore"}, {"native", "libvirt-revert", "raw-mapped"}),
+    ((11, 3), (10, 0), {"native", "libvirt-revert", "raw-mapped", "raw-plain"}, {"raw-compress"}),
+    ((12, 8), (11, 1), {"raw-mapped"}, {"raw-plain", "raw-compress-polling"}),
+])
+def test_engines_run_where_their_means_are(
+    libvirt: tuple[int, int], qemu: tuple[int, int], able: set[str], unable: set[str]
+) -> None:
+    reasons = {row.name: row.why_not(here(libvirt, qemu)) for row in ROWS}
+    assert {name for name in able if reasons[name] is not None} == set()
+    assert {name for name in unable if reasons[name] is None} == set()
+
+
+def names(rows: tuple[EngineRow, ...]) -> set[str]:
+    return {row.name for row in rows}
+
+
+def test_all_engines_are_compared_and_the_quick_ones_looked_at_further() -> None:
+    size, small = Size(memory_mib=2048, resident_mib=512), Size(memory_mib=256, resident_mib=64)
+    found = plan_scenarios(ROWS, size=size, rounds=5, sizes=[small], cycles=100, parallel=(1, 4), small=small)
+    assert [(scenario.name, scenario.cycles, scenario.vms) for scenario in found] == [
+        ("engines", 5, 1), ("sizes", 3, 1), ("cycles", 100, 1), ("parallel", 2, 1), ("parallel", 2, 4),
+    ]
+    assert names(found[0].engines) == names(tuple(ROWS))
+    assert "internal-virsh" not in names(found[1].engines)
+    assert {row.kind for row in found[2].engines} == {"virtsnap"}
+
+
+def test_nothing_more_is_planned_for_engines_that_are_only_compared() -> None:
+    size = Size(memory_mib=2048, resident_mib=512)
+    chosen = choose(ROWS, ["virsh-save"])
+    found = plan_scenarios(chosen, size=size, rounds=1, sizes=[size], cycles=9, parallel=(4,), small=size)
+    assert [scenario.name for scenario in found] == ["engines"]
+
+
+def test_the_holes_of_a_command_line_are_filled(tmp_path: Path) -> None:
+    words = ["qemu", "-m", "{memory_mib}", "-hda", "{disk}", "-serial", "unix:{serial}", "-serial", "unix:{pulse}"]
+    guest = guest_from_words(words, disk=tmp_path / "base", accel="tcg", in_ram="/ram", on_disk="/mnt")
+    assert guest.argv(tmp_path, tmp_path / "disk", memory_mib=512) == [
+        "qemu", "-m", "512", "-hda", f"{tmp_path}/disk", "-serial", f"unix:{tmp_path}/serial",
+        "-serial", f"unix:{tmp_path}/pulse",
+    ]
+
+
+def test_a_missing_hole_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\{pulse\}"):
+        guest_from_words(["qemu", "{memory_mib}", "{disk}", "{serial}"], disk=tmp_path, accel="tcg", in_ram="/ram",
+                         on_disk="/mnt")
+
+
+def test_the_built_in_machine_has_all_holes(tmp_path: Path) -> None:
+    guest = built_in_guest(kernel=tmp_path, initrd=tmp_path, disk=tmp_path, append="quiet", accel="tcg",
+                           in_ram="/ram", on_disk="/mnt")
+    assert guest_from_words(guest.words, disk=tmp_path, accel="tcg", in_ram="/ram", on_disk="/mnt") == guest
+    assert not [word for word in guest.argv(tmp_path, tmp_path, memory_mib=1) if "{" in word]
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ([], "no guest was given"),
+    (["--kernel", "DISK", "--initrd", "DISK", "--size", "7"], "MEMORY:RESIDENT"),
+    (["--kernel", "DISK", "--", "qemu"], "exclude each other"),
+    (["--", "qemu", "-m", "512"], "{memory_mib}"),
+])
+def test_bench_refuses_what_it_cannot_measure(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.touch()
+    assert main(["bench", "--disk", str(disk), *(str(disk) if word == "DISK" else word for word in words)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_gap_in_the_pulse_is_found(tmp_path: Path) -> None:
+    pulse = Pulse(tmp_path / "nobody")
+    try:
+        pulse._ticks.extend([1.0, 1.01, 1.51, 1.52, 5.0])
+        assert pulse.longest_gap(1.0, 2.0) == pytest.approx(0.5)
+        assert pulse.longest_gap(6.0, 7.0) == 0.0
+    finally:
+        pulse.close()

@@ -1,0 +1,1 @@
+"""One guest and one workload, taken through every way to save and load: samples, ratios, a report."""

@@ -1,0 +1,95 @@
+"""What the user asked for becomes scenarios: which engines, how large a guest, how many, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from virtsnap.bench.engines import Deeper, EngineRow
+from virtsnap.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A guest's RAM, and how much of it holds something, in MiB."""
+
+    memory_mib: int
+    resident_mib: int
+
+    def __str__(self) -> str:
+        return f"{self.memory_mib}:{self.resident_mib}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Some engines in turn, `cycles` rounds; in a round each saves and loads once, on `vms` guests at once.
+
+    In one round of `checked_every` it is looked whether RAM and disk are as they were saved.
+    """
+
+    name: str
+    engines: tuple[EngineRow, ...]
+    size: Size
+    cycles: int
+    vms: int = 1
+    checked_every: int = 1
+
+    def needs_mib(self) -> int:
+        """Estimate the memory of the host that all engines' guests take when none is ended between its turns.
+
+        A guest's pages and QEMU's own for each, and the page cache of a snapshot under way.
+        """
+        guests = len(self.engines) * self.vms
+        return guests * (self.size.resident_mib + 200) + 3 * self.size.resident_mib * self.vms
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """Read `2048:512,6144:4096`; UsageError where it is no such list."""
+    sizes = []
+    for part in filter(None, text.split(",")):
+        memory, colon, resident = part.strip().partition(":")
+        if not (colon and memory.isdigit() and resident.isdigit()):
+            raise UsageError(f"{part}: it is not MEMORY:RESIDENT in MiB", hint="as in 2048:512,6144:4096")
+        size = Size(memory_mib=int(memory), resident_mib=int(resident))
+        if size.resident_mib > size.memory_mib * 0.8:
+            raise UsageError(f"{part}: the guest cannot hold so much", hint="RESIDENT may be 80 % of MEMORY")
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Read `1,4,8`; UsageError where it is no list of numbers above 0."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"{text}: it is not a list of numbers", hint="as in 1,4,8")
+    return tuple(int(part) for part in parts)
+
+
+def choose(rows: Sequence[EngineRow], names: Sequence[str]) -> tuple[EngineRow, ...]:
+    """Give the rows of these names, all where there is none; UsageError for a name that no row has."""
+    known = {row.name: row for row in rows}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no engine {name}", hint=f"there are {', '.join(known)}")
+    return tuple(known[name] for name in names) if names else tuple(rows)
+
+
+def plan_scenarios(
+    engines: Sequence[EngineRow], *, size: Size, rounds: int, sizes: Sequence[Size], cycles: int,
+    parallel: Sequence[int], small: Size,
+) -> tuple[Scenario, ...]:
+    """Plan a run: all engines at one size, then those that are for it over sizes, cycles and numbers of guests."""
+    deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
+    found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
+    found += [
+        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=max(2, rounds - 2)) for each in sizes
+    ]
+    if cycles:
+        found.append(
+            Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
+        )
+    found += [
+        Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2, vms=vms) for vms in parallel
+    ]
+    return tuple(scenario for scenario in found if scenario.engines)
