@@ -88,7 +88,7 @@ def main(folders: list[str]) -> int:
     for name, counts in [*figures.words.items(), ("all", sum(figures.words.values(), Counter[str]()))]:
         total = counts.total()
         share = sum(counts[outcome] for outcome in LEFT) / total if total else 0.0
-        table.add_row(name, *(str(counts[outcome]) for outcome in OUTCOMES), str(total), f"{share:.1%}")
+        table.add_row(name, *(str(counts[outcome]) for outcome in OUTCOMES), str(total), f"{share:.2%}")
     Console(width=110).print(table)
     print("\nleft over (passthrough or dropped), the most first:")
     for kind, number in figures.left.most_common(MOST):
