@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.environment import value_of
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
 from virtsnap.convert.values import number_up_to, one_line, one_of, same, yes_no
@@ -91,6 +92,11 @@ DRIVERS: Mapping[str, AudioDriver] = {
     "wav": AudioDriver(type="file", keys=(Key(key="path", hole="path", read=one_line),)),
 }
 
+# What SDL plays through is chosen by its environment (qemuBuildAudioCommandLineEnv() in qemu_command.c).
+SDL_SOUND: Mapping[str, str] = {
+    "esd": "esd", "alsa": "alsa", "arts": "arts", "pulseaudio": "pulseaudio", "pulse": "pulseaudio",
+}  # fmt: skip
+
 TABLES = (
     Table(group="audiodev", keys=(Key(key="driver", hole="type"), *KEYS)),
     *(
@@ -111,9 +117,12 @@ def convert_audio(draft: Draft) -> None:
         word.claim("driver", Outcome.MAPPED)
         holes = read_keys(word, (*KEYS, *driver.keys), draft.target)
         _say_defaults(holes)
+        if driver.type == "sdl":
+            sound = value_of(draft, "SDL_AUDIODRIVER")
+            holes["driver"] = SDL_SOUND.get(sound or "")
         holes |= {"id": ids[word.peek("id") or ""], "type": driver.type}
         draft.add(draft.fill("audio", holes), word)
-    legacy = _driver(draft, dict(draft.command_line.environment).get("QEMU_AUDIO_DRV"))
+    legacy = _driver(draft, value_of(draft, "QEMU_AUDIO_DRV"))
     if legacy is not None and legacy.type != "none" and not ids:
         draft.devices.append(draft.fill("audio", {"id": "1", "type": legacy.type}))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.environment import value_of
 from virtsnap.convert.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
 
+# timeZone in libvirt's domaincommon.rng.
+TIME_ZONE = re.compile(r"[a-zA-Z0-9_.+\-/]+")
 # <clock offset='absolute'> came with libvirt 8.4.
 ABSOLUTE_SINCE = (8, 4)
 
@@ -44,6 +48,10 @@ def convert_clock(draft: Draft) -> None:
     put_keys(draft, "clock", RTC, draft.group("rtc"))
     for word in draft.group("rtc", "startdate", "localtime"):
         _convert_base(draft, word)
+    zone = value_of(draft, "TZ")
+    if draft.head.get("clock", "offset") == "localtime" and zone and TIME_ZONE.fullmatch(zone):
+        # localtime is of the time zone that QEMU's environment names (qemuBuildRTCCommandLine…() sets TZ).
+        draft.head.put("clock", {"offset": "timezone", "timezone": zone})
 
 
 def _convert_base(draft: Draft, word: Word) -> None:

@@ -77,6 +77,9 @@ FEATURES: tuple[Key, ...] = (
     Key(key="hv-frequencies", hole="hv_frequencies", read=on_off),
     Key(key="hv-reenlightenment", hole="hv_reenlightenment", read=on_off),
     Key(key="hv-tlbflush", hole="hv_tlbflush", read=on_off),
+    # Seen in the schema of 11.3.
+    Key(key="hv-tlbflush-direct", hole="hv_tlbflush_direct", read=on_off, since=(11, 3)),
+    Key(key="hv-tlbflush-ext", hole="hv_tlbflush_extended", read=on_off, since=(11, 3)),
     Key(key="hv-ipi", hole="hv_ipi", read=on_off),
     Key(key="hv-evmcs", hole="hv_evmcs", read=on_off),
     Key(key="hv-avic", hole="hv_avic", read=on_off, since=(8, 10)),
@@ -211,6 +214,9 @@ class _Properties:
             head.put("features", {"hv_vendor_id": "on"})
         if head.get("features", "hv_stimer_direct") and not head.get("features", "hv_stimer"):
             head.put("features", {"hv_stimer": "on"})
+        for detail in ("hv_tlbflush_direct", "hv_tlbflush_extended"):
+            if head.get("features", detail) and not head.get("features", "hv_tlbflush"):
+                head.put("features", {"hv_tlbflush": "on"})
         names = [key.hole for key in FEATURES if key.key.startswith("hv-") and key.hole]
         if any(head.get("features", name) for name in names) and not head.get("features", "hyperv_mode"):
             head.put("features", {"hyperv_mode": "custom"})

@@ -66,9 +66,14 @@ def block_size(value: str) -> str | None:
     return None if found == "0" else found
 
 
+def _removable(value: str) -> str | None:
+    """Read `removable`, which QEMU has off for a disk that says nothing."""
+    return "on" if on_off(value) == "on" else None
+
+
 SHARE = Key(key="share-rw", hole="shareable", read=present_if_on)
 ROTATION = Key(key="rotation_rate", hole="rotation_rate", read=not_zero, since=(7, 3))
-REMOVABLE = Key(key="removable", hole="removable", read=on_off)
+REMOVABLE = Key(key="removable", hole="removable", read=_removable)
 WWN = Key(key="wwn", hole="wwn", read=wwn)
 
 # What all disks have. Source: qemuBuildDiskDeviceProps() in libvirt's qemu_command.c.

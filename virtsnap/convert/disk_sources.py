@@ -306,8 +306,9 @@ def _initiator(draft: Draft, options: Options) -> str | None:
 
 def _ssh(draft: Draft, options: Options, holes: Holes) -> list[Element]:
     holes["name"] = _needed(options, "path")
-    user = options.take("user")
-    holes["identity_username"] = user
+    if options.has("user"):
+        # <identity username=…> wants a key or an agent beside it, which only nbdkit takes.
+        raise NotSayable("libvirt has no word for the user without a key")
     check = options.below("host-key-check")
     mode = check.get("mode")
     if mode is not None or options.get("host-key-check") not in {None, "yes"}:

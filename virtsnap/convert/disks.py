@@ -324,7 +324,7 @@ def _device_id(draft: Draft, word: Word, element: Element, bus: str, spot: Place
     theirs = element.findtext("serial") or f"drive-{name}"
     # an override would give the device another id, and so another device_id
     overridden = [item for item in word.unclaimed() if item.key not in {"device_id"}]
-    if word.peek("device_id") == theirs and not overridden:
+    if word.peek("device_id") == theirs and not (overridden and element.findtext("serial") is None):
         word.claim("device_id", Outcome.IMPLIED)
     if word.has("device_id") or not draft.knows((8, 2)):
         return

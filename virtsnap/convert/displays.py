@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 
 from virtsnap.convert.audio import audio_reference
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.environment import value_of
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
 from virtsnap.convert.spice import convert_spice, rendernode
-from virtsnap.convert.values import one_line, yes_no
+from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, one_line, yes_no
 from virtsnap.convert.vnc import convert_vnc
 from virtsnap.domain_xml.templates import Element
 
@@ -65,6 +66,8 @@ def convert_displays(draft: Draft) -> None:
         _window(draft, word)
     for word in draft.group("nographic"):
         _nographic(draft, word)
+    for word in draft.group("machine"):
+        _graphics_switch(draft, word)
     if not draft.group("vnc", "spice", "display", "sdl", "curses", "nographic"):
         _default_window(draft)
     for word in draft.group(*WINDOW_OPTIONS):
@@ -78,13 +81,30 @@ def _nographic(draft: Draft, word: Word) -> None:
     That second half is -machine graphics=off; libvirt gives it for <bios useserial='yes'/>, which
     wants a serial port (virDomainDefPostParseCommon(), qemuBuildMachineCommandLine()).
     """
-    if draft.machine.arch not in {"x86_64", "i686"}:
+    if not draft.machine.is_x86:
         word.claim_rest(Outcome.IMPLIED, "no <graphics>; the serial port stands in the domain")
-    elif draft.machine.family.pci_root is not None and draft.devices.find("serial") is not None:
+    elif _can_use_serial(draft):
         word.claim_rest(Outcome.MAPPED)
         draft.head.put("os", {"useserial": "yes"}, word)
     else:
         word.passed_as = ["-machine", "graphics=off"]
+
+
+def _graphics_switch(draft: Draft, word: Word) -> None:
+    """Take -machine graphics=, one half of -nographic; elsewhere than on x86 firmware gets it from QEMU."""
+    value = (word.peek("graphics") or "").lower()
+    if value in TRUE_WORDS:
+        word.claim("graphics", Outcome.IMPLIED)
+    elif value in FALSE_WORDS and _can_use_serial(draft):
+        word.claim("graphics", Outcome.MAPPED)
+        draft.head.put("os", {"useserial": "yes"}, word)
+
+
+def _can_use_serial(draft: Draft) -> bool:
+    return (
+        draft.machine.is_x86 and draft.machine.family.pci_root is not None
+        and draft.devices.find("serial") is not None
+    )
 
 
 def _keymap(draft: Draft) -> str | None:
@@ -128,12 +148,11 @@ def _sdl(draft: Draft, word: Word) -> None:
 
 
 def _add_sdl(draft: Draft, word: Word, holes: dict[str, str | None]) -> None:
-    environment = dict(draft.command_line.environment)
     fullscreen = "yes" if draft.group("full-screen") else None
     for option in draft.group("full-screen"):
         option.claim_rest(Outcome.MAPPED)
     holes |= {
-        "type": "sdl", "display": environment.get("DISPLAY"), "xauth": environment.get("XAUTHORITY"),
+        "type": "sdl", "display": value_of(draft, "DISPLAY"), "xauth": value_of(draft, "XAUTHORITY"),
         "fullscreen": fullscreen,
     }
     draft.add(draft.fill("graphics-local", holes), word)

@@ -31,8 +31,11 @@ def _build_virtio(draft: Draft, word: Word, row: DeviceRow) -> None:
 
 
 def _virtio(type_: str, name: str, keys: tuple[Key, ...] = ()) -> DeviceRow:
+    # Transitional kinds there are of virtio-input-host alone.
+    plain = (name, f"{name}-pci", f"{name}-ccw", f"{name}-device")
+    names = virtio(name) if type_ == "passthrough" else plain
     return DeviceRow(
-        drivers=virtio(name), template="input", bus=Bus.PCI, holes={"type": type_, "bus": "virtio"},
+        drivers=names, template="input", bus=Bus.PCI, holes={"type": type_, "bus": "virtio"},
         keys=(*keys, *VIRTIO_KEYS), build=_build_virtio,
     )
 

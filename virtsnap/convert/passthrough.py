@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lxml import etree
 
 from virtsnap.command_line.keyval import Properties, Property, join_commas, parse_keyval
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
+from virtsnap.convert.environment import passed_environment
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.passed_paths import absolute_paths
 from virtsnap.convert.passed_places import place_of
@@ -93,10 +94,12 @@ def convert_rest(draft: Draft) -> None:
         _write_overrides(draft.root, overrides.values())
     # after the overrides, which give some devices the names that others refer to
     args = [argument for word in whole for argument in _whole(draft, word)] + args
-    if args:
+    environment = passed_environment(draft, QEMU + "env")
+    if args or environment:
         commandline = etree.SubElement(draft.root, QEMU + "commandline", nsmap={"qemu": QEMU_NAMESPACE})
         for argument in _behind_libvirts(args) if draft.knows(JSON_SINCE) else args:
             etree.SubElement(commandline, QEMU + "arg", value=argument)
+        commandline.extend(environment)
         for word in passed:
             word.land(commandline)
 
@@ -133,7 +136,7 @@ def _with_changes(word: Word, changes: dict[str, str]) -> str:
     """Write an option's argument anew, some keys having other values."""
     if word.properties.json:
         document: dict[str, Any] = json.loads(word.option.argument or "{}")
-        return json.dumps(document | changes)
+        return json.dumps(document | {key: _json_change(document, key, changes[key]) for key in changes})
     given = [item for item in word.properties if item.given]
     if len(given) == 1 and word.option.spelling.lstrip("-") != word.group:
         return changes[given[0].key]  # a short form: -hda FILE
@@ -176,6 +179,14 @@ def _behind_libvirts(args: Iterable[str]) -> Iterator[str]:
         else:
             yield argument
         before = argument
+
+
+def _json_change(document: Mapping[str, Any], key: str, value: str) -> str | int | bool:
+    """Give a changed value its type in JSON: that of the value in its place, else what the key wants."""
+    usb_port = key == "port" and not PCI_PORT.fullmatch(document.get("driver", ""))
+    if usb_port or isinstance(document.get(key), str):
+        return value
+    return _json_value(Property(key=key, value=value))
 
 
 def _json_value(item: Property) -> str | int | bool:

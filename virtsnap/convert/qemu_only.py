@@ -11,7 +11,7 @@ from virtsnap.convert.rows import Bus, virtio
 PCI_DRIVERS = frozenset({
     # storage
     "nvme", "ufs", "megasas-gen2", "lsi53c810", "sdhci-pci", "piix3-ide", "piix4-ide", "sii3112", "cmd646-ide",
-    "via-ide", *virtio("vhost-user-scsi"), "cxl-type3",
+    "via-ide", *virtio("vhost-user-scsi"), "cxl-type3", "dc390",
     # bridges and ports of which libvirt makes no controller
     "cxl-rp", "cxl-upstream", "cxl-downstream", "pxb-cxl", "pci-bridge-seat", "remote-pcihost",
     # display, sound, input

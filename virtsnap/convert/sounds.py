@@ -17,7 +17,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.pci import Plugged
 from virtsnap.convert.rows import Build, Bus, DeviceRow, Key, virtio
-from virtsnap.convert.values import number_up_to
+from virtsnap.convert.values import number_up_to, yes_no
 from virtsnap.convert.virtio_keys import VIRTIO_KEYS
 
 CODECS: Mapping[str, str] = {"hda-duplex": "duplex", "hda-micro": "micro", "hda-output": "output"}
@@ -121,7 +121,10 @@ ROWS = (
     _row("AC97", "ac97", "ac97"),
     _row("ES1370", "es1370", "es1370"),
     _row("sb16", "sb16", bus=Bus.ISA),
-    _row("usb-audio", "usb", bus=Bus.USB),
+    DeviceRow(
+        drivers=("usb-audio",), template="sound", bus=Bus.USB, build=_build_sound, holes={"model": "usb"},
+        keys=(Key(key="multi", hole="multichannel", read=yes_no, since=(11, 3)),),
+    ),
     DeviceRow(
         drivers=virtio("virtio-sound"), template="sound", bus=Bus.PCI, build=_build_sound,
         holes={"model": "virtio"}, since=VIRTIO_SOUND_SINCE,

@@ -119,7 +119,7 @@ ROWS: tuple[DeviceRow, ...] = (
     _scsi("lsisas1068", "mptsas1068"),
     _scsi("vmpvscsi", "pvscsi"),
     _scsi("am53c974", "am53c974"),
-    _scsi("dc390", "dc390"),
+    # Not dc390: libvirt's QEMU driver gives it a name that no QEMU knows, `dc-390`.
     _scsi("ibmvscsi", "spapr-vscsi", bus=Bus.SPAPR_VIO),
     DeviceRow(
         drivers=("ahci", "ich9-ahci"), template="controller_storage", bus=Bus.PCI, build=build_controller,
