@@ -55,7 +55,7 @@ def create(
             xml = _filled(template, values, name)
         else:
             conversion = convert_source(
-                read_one(files, pid), name=name, target=host.libvirt_version, uri=settings.uri,
+                read_one(files, pid), name=name, target=host.libvirt_version, uri=settings.uri or host.uri,
                 templates=Templates(template_dirs),
             )
             xml = conversion.xml
