@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_found_by_check_deep_and_by_load_verify(two: GuestWithT
 def test_digests_can_be_recorded_by_the_save(two: GuestWithTwo) -> None:
     with pytest.raises(UnsupportedError, match="no digests are recorded"):
         two.domain.load_snapshot("b", verify=True)
-    code, said = two.command("save", two.guest.name, "b", "--digests")
+    code, said = two.command("save", two.guest.name, "b", "--digests", "--durable")
     assert code == 0, said
     two.domain.load_snapshot("b", verify=True)
     assert tokens(two.guest) == ("now", "now")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from virtsnap.errors import HypervisorError, UnsupportedError, VirtsnapError
 from virtsnap.host.chains import read_chain
 from virtsnap.host.hypervisor import is_local_uri
-from virtsnap.host.local_files import LocalFiles
+from virtsnap.host.local_files import LocalFiles, sync_files
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.host.qcow2 import read_qcow2_header
 
@@ -115,3 +116,19 @@ def test_a_folder_that_is_not_there_is_told_with_the_way_out(tmp_path: Path) -> 
 ])
 def test_which_uris_mean_this_machine(uri: str, local: bool) -> None:
     assert is_local_uri(uri) is local
+
+
+def test_all_files_and_the_folders_that_name_them_are_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    one, other = tmp_path / "folder" / "one", tmp_path / "other"
+    one.parent.mkdir()
+    one.touch()
+    other.touch()
+    sync_files([str(one), str(other), str(one)])
+    assert synced == [str(path) for path in (one, other, one.parent, tmp_path, tmp_path.parent)]
+    other.unlink()
+    with pytest.raises(HypervisorError, match="other: cannot be written to the disk"):
+        sync_files([str(other)])

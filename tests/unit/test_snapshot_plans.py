@@ -29,7 +29,7 @@ from virtsnap.snapshots.plan import (
     plan_remove,
     plan_save,
 )
-from virtsnap.snapshots.steps import Plan, RemoveFiles, RestoreMemory, TakeSnapshot
+from virtsnap.snapshots.steps import Plan, RemoveFiles, RestoreMemory, SyncFiles, TakeSnapshot
 from virtsnap.snapshots.view import View
 
 LINE = [overlay(3), overlay(2), overlay(1), BASE]
@@ -70,6 +70,15 @@ def test_a_first_save_makes_a_folder_beside_the_disk_and_one_object() -> None:
     assert [(disk.get("name"), disk.get("snapshot")) for disk in asked.iterfind("disks/disk")] == [
         ("vda", "external"), ("hda", "no"),
     ]
+
+
+def test_a_durable_save_writes_everything_out_before_it_is_recorded() -> None:
+    request = SaveRequest(name="s", directory=None, description=None, token="000000aa", now_ns=1, durable=True)
+    plan = plan_save(request, view())
+    assert kinds(plan) == ["MakeFolder", "RequireAbsent", "TakeSnapshot", "SyncFiles", "RecordFacts"]
+    sync = plan.steps[3]
+    assert isinstance(sync, SyncFiles)
+    assert sync.paths == (f"{FOLDER}/000000aa.mem", f"{FOLDER}/000000aa-vda.qcow2", BASE)
 
 
 def test_a_name_cannot_inject_xml_nor_leave_the_folder() -> None:

@@ -119,7 +119,7 @@ class Workload:
         in_ram, on_disk = self._tokens
         found = self._console.check(
             f"cat {self._guest.in_ram}/token; echo 3 > /proc/sys/vm/drop_caches; cat {self._guest.on_disk}/token",
-            timeout_s=60,
+            timeout_s=120,
         ).split()
         there = found if len(found) == 2 else ["", ""]
         return tuple(
@@ -131,7 +131,7 @@ class Workload:
             # In place: a new block would leave the old one, which old RAM over a newer disk would still find.
             f"echo {in_ram} > {self._guest.in_ram}/token; "
             f"echo {on_disk} | dd of={self._guest.on_disk}/token conv=notrunc 2>/dev/null; sync",
-            timeout_s=60,
+            timeout_s=120,
         )
 
 
@@ -140,5 +140,5 @@ def wait_for_disk(console: GuestConsole, guest: Guest) -> None:
     with contextlib.suppress(AssertionError):
         console.check(
             f"i=0; until grep -q ' {guest.on_disk} ' /proc/mounts || [ $i -ge 100 ]; "
-            "do sleep 0.1; i=$((i+1)); done", timeout_s=60,
+            "do sleep 0.1; i=$((i+1)); done", timeout_s=120,
         )

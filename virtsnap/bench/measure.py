@@ -85,7 +85,7 @@ class Contestant:
         """Let the guest go on, and forget what happened meanwhile."""
         self._engine.wake()
         assert self._pulse is not None
-        self._pulse.wait_tick(timeout_s=30)
+        self._pulse.wait_tick(timeout_s=60)
 
     def prepare(self, *, is_checked: bool) -> None:
         """Make everything ready for a save; not measured."""
@@ -97,7 +97,7 @@ class Contestant:
         sync_folder(self._folder)
         self._engine.events()
         assert self._pulse is not None
-        self._pulse.wait_tick(timeout_s=30)
+        self._pulse.wait_tick(timeout_s=60)
 
     def save(self, sample: Sample, name: str) -> Sample:
         """Save, and say how it went."""

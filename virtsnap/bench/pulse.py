@@ -23,6 +23,7 @@ from pathlib import Path
 from virtsnap.bench.console import GuestConsole
 from virtsnap.errors import OperationTimeoutError
 
+_START_TIMEOUT_S = 120.0
 _ASK_AGAIN_S = 0.05
 _RETRY_S = 0.002
 _TICK_S = 0.01
@@ -51,7 +52,7 @@ class Pulse:
     @staticmethod
     def start_in(console: GuestConsole, tty: str) -> None:
         """Start the loop in a guest."""
-        console.check(_LOOP.replace("TTY", tty))
+        console.check(_LOOP.replace("TTY", tty), timeout_s=_START_TIMEOUT_S)
 
     def close(self) -> None:
         """Stop listening."""

@@ -64,12 +64,13 @@ def print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
 @click.option("--dir", "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Where the snapshot's folder is made; default: beside the first writable disk.")
 @click.option("--description", metavar="TEXT", help="A remark, kept in the snapshot.")
+@click.option("--durable", is_flag=True, help="End only when all of it is on the disks: the host may crash.")
 @click.option("--digests", is_flag=True, help="Read all of the snapshot's files and record their digests.")
 @_dry_run
 @click.pass_obj
 def save(
-    settings: Settings, vm: str, name: str, directory: Path | None, description: str | None, digests: bool,
-    dry_run: bool,
+    settings: Settings, vm: str, name: str, directory: Path | None, description: str | None, durable: bool,
+    digests: bool, dry_run: bool,
 ) -> None:
     """Save disks and memory of VM under NAME; the guest goes on.
 
@@ -80,11 +81,12 @@ def save(
     with connect_host(settings) as host:
         domain = host.domain(vm)
         if dry_run:
-            print_plan(domain.plan_save(name, directory=place), settings)
+            print_plan(domain.plan_save(name, directory=place, durable=durable), settings)
             return
         end_in_order()
         outcome = domain.save_snapshot(
-            name, directory=place, description=description, with_digests=digests, timeout_s=settings.timeout_s
+            name, directory=place, description=description, with_digests=digests, durable=durable,
+            timeout_s=settings.timeout_s,
         )
     memory = outcome.bytes.get("memory")
     what = "disks alone" if memory is None else f"{decimal(memory)} of memory"

@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from virtsnap.errors import HypervisorError, UnsupportedError
@@ -177,6 +178,25 @@ class LocalFiles:
             Path(path).rmdir()
         except OSError:
             return
+
+
+def sync_files(paths: Iterable[str]) -> None:
+    """Have files and the folders that name them written to the disks.
+
+    On failure: HypervisorError; then nobody knows what a crash of the machine would leave.
+    """
+    ordered = list(dict.fromkeys(paths))
+    # The folder's own name too: it may be new.
+    folders = dict.fromkeys(str(folder) for path in ordered for folder in list(Path(path).parents)[:2])
+    for path in (*ordered, *folders):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise HypervisorError(f"{path}: cannot be written to the disk: {exc.strerror}") from exc
 
 
 def _run(words: list[str], *, failed: str, umask: int = -1) -> None:

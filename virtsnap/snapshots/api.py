@@ -147,35 +147,37 @@ class SnapshotDomain:
 
     def save_snapshot(
         self, name: str, *, directory: str | None = None, description: str | None = None,
-        with_digests: bool = False, timeout_s: float | None = None, watch: Watch | None = None,
+        with_digests: bool = False, durable: bool = False, timeout_s: float | None = None,
+        watch: Watch | None = None,
     ) -> Outcome:
         """Save disks and memory from one pause under `name`; a shut-off domain's disks alone.
 
         Needs: writable disks that are raw or qcow2 files, and room beside the first one or in `directory`.
         On success: the guest goes on; a snapshot that had the name is gone, and was there until the new
-        one was complete. `with_digests` also reads all of its files and records digests of them.
+        one was complete. `with_digests` also reads all of its files and records digests of them;
+        `durable` has everything on the disks before it returns, which a crash of the machine then leaves.
         On failure: everything is as it was. UsageError (the name), UnsupportedError (the domain),
         BusyError, OperationTimeoutError, HypervisorError.
         """
 
         def prepare(view: View) -> _Prepared:
-            plan = self._plan_save(view, name, directory, description, with_digests)
+            plan = self._plan_save(view, name, directory, description, with_digests, durable)
             require_room_for(self._host.files, plan)
             return _Prepared(plan=plan)
 
         return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
 
-    def plan_save(self, name: str, *, directory: str | None = None) -> Plan:
+    def plan_save(self, name: str, *, directory: str | None = None, durable: bool = False) -> Plan:
         """Say what `save_snapshot` would do, and touch nothing."""
-        return self._plan_save(self._look(), name, directory, None, False)
+        return self._plan_save(self._look(), name, directory, None, False, durable)
 
     @staticmethod
     def _plan_save(
-        view: View, name: str, directory: str | None, description: str | None, with_digests: bool
+        view: View, name: str, directory: str | None, description: str | None, with_digests: bool, durable: bool
     ) -> Plan:
         return planning.plan_save(
             planning.SaveRequest(name=name, directory=directory, description=description, token=new_token(),
-                                 now_ns=time.time_ns(), with_digests=with_digests),
+                                 now_ns=time.time_ns(), with_digests=with_digests, durable=durable),
             view,
         )
 

@@ -36,6 +36,7 @@ from virtsnap.snapshots.steps import (
     RequireAbsent,
     ResumeGuest,
     Step,
+    SyncFiles,
     TakeSnapshot,
 )
 from virtsnap.snapshots.view import Unneeded, View
@@ -50,7 +51,8 @@ class SaveRequest:
 
     virsh's verb asks for more: a name that is taken to be refused, the disks of a running guest alone
     (which is what a power cut would leave), and `asked`, words of the host's SNAPSHOT_WISHES.
-    `with_digests` reads every file of the snapshot and records digests.
+    `with_digests` reads every file of the snapshot and records digests; `durable` has them all on the disks
+    before the save is done.
     """
 
     name: str
@@ -62,6 +64,7 @@ class SaveRequest:
     disk_only: bool = False
     asked: frozenset[str] = frozenset()
     with_digests: bool = False
+    durable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
             memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
             asked=request.asked,
         ),
+        *((SyncFiles(paths=_all_files(facts)),) if request.durable else ()),
         RecordFacts(object_name=object_name, facts=facts, with_digests=request.with_digests),
     ]
     afterwards: list[Step] = []
@@ -130,6 +134,12 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
     if not view.is_persistent:
         afterwards.append(MakeTransient())
     return Plan(op="save", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
+
+
+def _all_files(facts: Facts) -> tuple[str, ...]:
+    memory = () if facts.memory is None else (facts.memory.path,)
+    disks = (path for disk in facts.disks for path in (disk.overlay_path, *(layer.path for layer in disk.layers)))
+    return (*memory, *disks)
 
 
 def _layers_of(disk: Disk, view: View) -> tuple[Layer, ...]:

@@ -21,6 +21,7 @@ from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapErro
 from virtsnap.host import Domain, Host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
+from virtsnap.host.local_files import sync_files
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, read_snapshot, renamed, with_facts
 from virtsnap.snapshots.definition import (
@@ -370,6 +371,11 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
             context.define(step.previous_xml)
     for path in _new_files(step):
         context.host.files.remove(path)
+
+
+@perform.register
+def _(step: st.SyncFiles, context: Context) -> None:
+    sync_files(step.paths)
 
 
 @perform.register

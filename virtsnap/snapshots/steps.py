@@ -119,6 +119,18 @@ class TakeSnapshot(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyncFiles(Step):
+    """Have a new snapshot's files, and what it stands on, written to the disks (fsync). No undo."""
+
+    phase = "sync"
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Step."""
+        return "have everything of the snapshot written to the disks: " + ", ".join(self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordFacts(Step):
     """Write the facts into the new snapshot object; sizes and times are looked up then. No undo."""
 
