@@ -18,7 +18,7 @@ from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
 from tests.host.private_libvirtd import PrivateLibvirtd
 
-BOOT_TIMEOUT_S = 90.0
+BOOT_TIMEOUT_S = 180.0
 
 _numbers = itertools.count(1)
 

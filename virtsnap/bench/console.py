@@ -55,7 +55,7 @@ class GuestConsole:
         self._pending = b""
         self.transcript = b""
 
-    def run(self, command: str, *, timeout_s: float = 30) -> tuple[str, int]:
+    def run(self, command: str, *, timeout_s: float = 60) -> tuple[str, int]:
         """Run a shell command in the guest; return its output (both streams) and exit status.
 
         The command has no standard input, and runs once however often the request
@@ -77,10 +77,12 @@ class GuestConsole:
                 if started:
                     # A kernel message may have fallen into the answer; it is kept there.
                     self._write(f"\n@again {nonce}\n")
-                    wait_s = min(2 * wait_s, MOST_REPEAT_S)
                 else:
                     self._request(nonce, command)
                 repeat_at = now + wait_s
+                # Less and less often: while a guest boots they pile up, and each is answered then. On a busy
+                # machine a hundred of them kept a guest from hearing the next command for a minute.
+                wait_s = min(1.5 * wait_s, MOST_REPEAT_S)
             for line in self._lines(min(deadline, repeat_at)):
                 match line.split(b" "):
                     case [b"@got", got] if got == nonce.encode():
@@ -100,7 +102,7 @@ class GuestConsole:
         said = self.transcript[-400:].decode(errors="replace")
         raise GuestSilentError(f"no answer to {command!r} within {timeout_s} s; the console said: {said!r}")
 
-    def check(self, command: str, *, timeout_s: float = 30) -> str:
+    def check(self, command: str, *, timeout_s: float = 60) -> str:
         """Run a command that must succeed; return its output without the last newline."""
         output, status = self.run(command, timeout_s=timeout_s)
         if status != 0:
@@ -122,7 +124,7 @@ class GuestConsole:
         self.check("true", timeout_s=timeout_s)
         return time.monotonic() - begun
 
-    def wait_disk(self, *, timeout_s: float = 30) -> None:
+    def wait_disk(self, *, timeout_s: float = 120) -> None:
         """Wait until the ext4 disk is mounted; one on USB comes a second after the first answer."""
         self.check("until grep -q ' /mnt ' /proc/mounts; do sleep 0.1; done", timeout_s=timeout_s)
 
