@@ -23,6 +23,8 @@ KIB, MIB = 1024, 1024 * 1024
 BACKENDS = ("memory-backend-ram", "memory-backend-file", "memory-backend-memfd")
 # libvirt keeps the files of <source type='file'/> below this folder, unless qemu.conf says otherwise.
 LIBVIRT_RAM = "/var/lib/libvirt/qemu/ram/"
+# The schema of 9.0 wants <maxMemory slots=…>, that of 11.3 does not.
+SLOTLESS_SINCE = (11, 3)
 HUGE_PATH = re.compile(r"/huge(?:pages?|tlbfs)", re.IGNORECASE)
 HUGE_SIZE = re.compile(r"(?:/|hugepages?-?)(\d+)([kmg])b?(?:/|$)", re.IGNORECASE)
 POLICIES = {"bind": "strict", "preferred": "preferred", "interleave": "interleave"}
@@ -313,7 +315,11 @@ def count_memory_devices(draft: Draft) -> None:
     if memory is not None and total:
         memory.text = str(int(memory.text or 0) + total)
     maximum, count = draft.root.find("maxMemory"), len(draft.devices.findall("memory"))
-    if maximum is not None and int(maximum.get("slots") or count) < count:
+    if maximum is not None and maximum.get("slots") is None and not draft.knows(SLOTLESS_SINCE):
+        maximum.set("slots", str(max(count, 1)))
+        for word in draft.group("m"):
+            word.claim("maxmem", Outcome.SUBSTITUTED, "with slots: this libvirt wants their number")
+    elif maximum is not None and int(maximum.get("slots") or count) < count:
         # libvirt wants a slot for every memory device, QEMU none for virtio-mem and virtio-pmem.
         maximum.set("slots", str(count))
         for word in draft.group("m"):
