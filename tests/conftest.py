@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.guest.build import GuestFiles, build_guest
 from tests.host.accelerator import DomainType, domain_type
 from tests.host.guests import GuestFarm
 from tests.host.private_libvirtd import PrivateLibvirtd
+
+# The machines are noisy: how long one example takes says nothing. A hang is caught by the suite's own limit.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
