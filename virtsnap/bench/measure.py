@@ -215,11 +215,13 @@ class _Team:
 
 
 def run_scenario(
-    scenario: Scenario, here: Surroundings, guest: Guest, folder: Path, *, progress: Progress
+    scenario: Scenario, here: Surroundings, guest: Guest, folder: Path, *, progress: Progress,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Sample]:
     """Run a scenario and give its samples as they come; leaves nothing in `folder`.
 
-    An engine that fails gives a sample with the error, and is left out from then on.
+    An engine that fails gives a sample with the error, and is left out from then on. No turn begins once
+    `is_over` says so.
     """
     teams: dict[str, _Team] = {}
     out: set[str] = set()
@@ -227,6 +229,8 @@ def run_scenario(
         for row, cycle in _order(scenario, has_room=scenario.needs_mib() < available_mib() * 0.7):
             if row.name in out:
                 continue
+            if is_over():
+                break
             progress(row.name)
             for sample in _turn(scenario, row, cycle, teams, here, guest, folder):
                 if sample.error is not None:

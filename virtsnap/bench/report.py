@@ -31,7 +31,7 @@ def markdown(results: Results, *, charts: Sequence[str], prefix: str) -> str:
     if results.measured("parallel"):
         parts += ["### Several guests at once", _parallel(results), _picture("parallel", charts, prefix)]
     parts += ["### Where a load's time goes" if "phases" in charts else "", _picture("phases", charts, prefix),
-              _not_measured(results)]
+              _not_measured(results), _missing(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -139,6 +139,10 @@ def _parallel(results: Results) -> str:
 def _not_measured(results: Results) -> str:
     rows = [(each.name, each.title, each.why_not) for each in results.contenders if each.why_not is not None]
     return "### Not on this host\n\n" + table(("engine", "what it is", "why"), rows) if rows else ""
+
+
+def _missing(results: Results) -> str:
+    return "Not finished for want of time: " + "; ".join(results.missing) + "." if results.missing else ""
 
 
 def _picture(name: str, charts: Sequence[str], prefix: str) -> str:

@@ -49,11 +49,12 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A whole run."""
+    """A whole run. `missing` says what there was no time for."""
 
     place: Place
     contenders: tuple[Contender, ...]
     samples: tuple[Sample, ...]
+    missing: tuple[str, ...] = ()
 
     def of(self, scenario: str, engine: str, *, size: Size | None = None, vms: int | None = None) -> list[Sample]:
         """Give the samples of an engine in a scenario."""
@@ -101,7 +102,7 @@ def results_to_plain(results: Results) -> dict[str, Any]:
     return {
         "schema": SCHEMA, "place": asdict(results.place),
         "engines": [asdict(contender) for contender in results.contenders],
-        "samples": [to_plain(sample) for sample in results.samples],
+        "samples": [to_plain(sample) for sample in results.samples], "missing": list(results.missing),
     }
 
 
@@ -111,5 +112,5 @@ def results_from_plain(plain: Mapping[str, Any]) -> Results:
     return Results(
         place=Place(**{**place, "libvirt": tuple(place["libvirt"]), "qemu": tuple(place["qemu"])}),
         contenders=tuple(Contender(**each) for each in plain["engines"]),
-        samples=tuple(from_plain(each) for each in plain["samples"]),
+        samples=tuple(from_plain(each) for each in plain["samples"]), missing=tuple(plain.get("missing", ())),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,15 +35,16 @@ class Watcher:
 
 def run_bench(
     rows: Sequence[EngineRow], guest: Guest, uri: str | None, directory: Path,
-    plan: Callable[[Sequence[EngineRow]], Sequence[Scenario]], watcher: Watcher,
+    plan: Callable[[Sequence[EngineRow]], Sequence[Scenario]], watcher: Watcher, *, minutes: float | None = None,
 ) -> Results:
     """Measure the engines of `rows` that this host can run, in the scenarios that `plan` makes of them.
 
+    After so many minutes no further turn begins; the rounds being interleaved, what there is stays comparable.
     Guests and snapshots are in a folder of their own in `directory`, which is removed at the end.
     On failure: UnsupportedError for a hypervisor on another machine, and where no engine is left; a single
     engine that fails leaves its error among the samples.
     """
-    place, here = None, None
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = PauseWatch(uri)  # before any other connection
     try:
         with connect(uri) as host:
@@ -61,17 +63,32 @@ def run_bench(
             begun_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         samples: list[Sample] = []
+        missing: list[str] = []
         with tempfile.TemporaryDirectory(prefix="virtsnap-bench-", dir=directory) as folder:
             Path(folder).chmod(0o711)  # QEMU's user passes through
             for scenario in plan(able):
                 for sample in run_scenario(
-                    scenario, here, guest, Path(folder), progress=partial(watcher.turn, scenario)
+                    scenario, here, guest, Path(folder), progress=partial(watcher.turn, scenario),
+                    is_over=lambda: deadline is not None and time.monotonic() > deadline,
                 ):
                     samples.append(sample)
                     watcher.sample(sample)
+                wanted = scenario.cycles * len(scenario.engines)
+                done = len({(each.engine, each.cycle) for each in samples if is_of(each, scenario)})
+                if deadline is not None and time.monotonic() > deadline and done < wanted:
+                    missing.append(f"{scenario}: {done} of {wanted} turns")
     finally:
         watch.close()
-    return Results(place=place, contenders=contenders_of(rows, here), samples=tuple(samples))
+    return Results(place=place, contenders=contenders_of(rows, here), samples=tuple(samples),
+                   missing=tuple(missing))
+
+
+def is_of(sample: Sample, scenario: Scenario) -> bool:
+    """Say whether a sample was taken in a scenario."""
+    size = scenario.size
+    return (sample.scenario, sample.memory_mib, sample.resident_mib, sample.vms) == (
+        scenario.name, size.memory_mib, size.resident_mib, scenario.vms
+    )
 
 
 def write_files(results: Results, folder: Path, *, with_charts: bool) -> tuple[Path, ...]:

@@ -35,6 +35,9 @@ class Scenario:
     vms: int = 1
     checked_every: int = 1
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.size}" + (f", {self.vms} at once" if self.vms > 1 else "")
+
     def needs_mib(self) -> int:
         """Estimate the memory of the host that all engines' guests take when none is ended between its turns.
 
@@ -90,6 +93,8 @@ def plan_scenarios(
             Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
         )
     found += [
-        Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2, vms=vms) for vms in parallel
+        # Each guest gives a sample, so that many need few rounds.
+        Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)
+        for vms in parallel
     ]
     return tuple(scenario for scenario in found if scenario.engines)

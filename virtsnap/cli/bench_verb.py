@@ -49,6 +49,8 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--parallel", default="", metavar="LIST", help="Numbers of guests at the same time: 1,4,8.")
 @click.option("--small", default="256:64", show_default=True, metavar="MIB:MIB",
               help="The size for --cycles and --parallel.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Begin nothing more after so long; what was measured until then is told.")
 @click.option("--dir", "directory", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Where guests and snapshots lie meanwhile; default: the current folder.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -59,7 +61,8 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 def bench(
     settings: Settings, kernel: Path | None, initrd: Path | None, append: str, disk: Path, accel: str,
     in_ram: str, on_disk: str, engines: tuple[str, ...], size: str, rounds: int, sizes: str, cycles: int,
-    parallel: str, small: str, directory: Path, output: Path | None, charts: bool, files: tuple[str, ...],
+    parallel: str, small: str, minutes: float | None, directory: Path, output: Path | None, charts: bool,
+    files: tuple[str, ...],
 ) -> int:
     """Save and load the same guest in every way, in turn, and compare.
 
@@ -82,7 +85,7 @@ def bench(
             chosen, guest, settings.uri, directory.absolute(),
             lambda able: plan_scenarios(able, size=usual, rounds=rounds, sizes=more, cycles=cycles,
                                         parallel=counts, small=little),
-            watcher,
+            watcher, minutes=minutes,
         )
     written = () if output is None else run.write_files(results, output, with_charts=charts)
     if settings.json:
@@ -129,8 +132,7 @@ def _progress(settings: Settings) -> Iterator[run.Watcher]:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with console.status("") as status:
         def turn(scenario: Scenario, engine: str) -> None:
-            guests = f", {scenario.vms} at once" if scenario.vms > 1 else ""
-            status.update(f"{scenario.name} {scenario.size}{guests}: {engine}")
+            status.update(f"{scenario}: {engine}")
 
         def sample(found: Sample) -> None:
             if found.vm == 0:
@@ -182,6 +184,8 @@ def _print(results: Results) -> None:
         goals.add_row(each.what, f"≤ {each.limit:.2f}", "–" if each.found is None else f"{each.found:.2f}",
                       each.verdict, style={"met": "green", "not met": "red"}.get(each.verdict))
     console.print(goals)
+    for text in results.missing:
+        console.print(f"no time for {text}")
     for contender in results.contenders:
         if contender.why_not is not None:
             console.print(f"not here: {contender.name} {contender.why_not}")

@@ -106,9 +106,9 @@ class VirshSave(Virsh):
 
 ROWS = (
     EngineRow(name="libvirt-revert", title="libvirt's bare snapshot and revert calls", kind="libvirt",
-              libvirt=((9, 9), (99, 0)), make=BareRevert, also=("sizes",)),
+              libvirt=((9, 9), (99, 0)), make=BareRevert),
     EngineRow(name="libvirt-restore", title="libvirt's bare snapshot call; destroy + restore", kind="libvirt",
-              make=DestroyAndRestore, also=("sizes",)),
+              make=DestroyAndRestore),
     EngineRow(name="virsh-save", title="virsh save + restore; virsh destroy + restore", kind="libvirt",
               make=VirshSave),
     EngineRow(name="internal-virsh", title="internal snapshot by virsh (snapshot-create-as, snapshot-revert)",
