@@ -38,7 +38,7 @@ bench-hosts: setup hosts
 
 # Put the reports of the two into docs/benchmarks.md, with their charts.
 bench-docs:
-	@tools/paste-reports docs/benchmarks.md .cache/bench .cache/hosts/*/cache/bench
+	@tools/paste-reports docs/benchmarks.md .cache/bench .cache/bench/xfs .cache/hosts/*/cache/bench .cache/hosts/*/cache/bench/xfs
 
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup

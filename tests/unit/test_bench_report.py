@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from tests.unit.bench_samples import cycles, losing, results
+from tests.guest.build import CHECKOUT
+from tests.unit.bench_samples import PLACE, cycles, losing, results
 from virtsnap.bench.charts import draw_charts
-from virtsnap.bench.report import CHARTS, cell, markdown, table
+from virtsnap.bench.report import CHARTS, cell, markdown, table, title
+from virtsnap.bench.run import write_files
 from virtsnap.bench.statistics import summarize
 
+PASTE = CHECKOUT / "tools" / "paste-reports"
 RUN = results(
     *cycles("restore", [0.5, 0.6, 0.7]), *cycles("libvirt-restore", [0.6]),
     *(losing(each, "disk") for each in cycles("virsh-save", [0.2, 0.3])),
@@ -77,3 +81,30 @@ def test_all_charts_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
     wanted = {f"x-{name}.{kind}" for name in CHARTS for kind in ("png", "svg")}
     assert {path.name for path in tmp_path.iterdir()} == wanted
     assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
+
+
+def test_a_report_is_pasted_into_a_page_again_and_again(tmp_path: Path) -> None:
+    folder, page = tmp_path / "out", tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    page.write_text("# Page\n\n<!-- more -->\n")
+    for answer_s in (0.3, 0.7):
+        write_files(results(*cycles("restore", [answer_s])), folder, with_charts=True)
+        subprocess.run([PASTE, page, folder, tmp_path / "nothing"], check=True, capture_output=True)
+    text = page.read_text()
+    assert text.count("## libvirt 9.0, QEMU 7.2") == 1
+    assert "| 0.70 |" in text
+    assert "| 0.30 |" not in text
+    shown = re.findall(r"\(images/([^)]+)\)", text)
+    assert shown
+    assert all((page.parent / "images" / name).exists() for name in shown)
+
+
+def test_a_run_on_a_file_system_with_reflinks_has_a_title_of_its_own() -> None:
+    place = replace(PLACE, file_system="xfs, with reflinks")
+    assert title(results(place=place)) == "libvirt 9.0, QEMU 7.2 on xfs"
+
+
+def test_what_there_was_no_time_for_is_told() -> None:
+    assert "for want of time: cycles 256:64: 3 of 200 turns." in markdown(
+        replace(RUN, missing=("cycles 256:64: 3 of 200 turns",)), charts=(), prefix="x"
+    )

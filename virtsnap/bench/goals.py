@@ -104,8 +104,7 @@ def _applies(goal: Goal | GrowthGoal, results: Results) -> bool:
     if isinstance(goal, GrowthGoal):
         return True
     place = results.place
-    has_reflinks = place.file_system.endswith("with reflinks")
-    return goal.since <= place.libvirt < goal.before and (has_reflinks or not goal.reflinks)
+    return goal.since <= place.libvirt < goal.before and (place.has_reflinks or not goal.reflinks)
 
 
 def _judged(goal: Goal | GrowthGoal, found: float | None) -> Judged:

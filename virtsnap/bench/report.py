@@ -41,7 +41,14 @@ def _heading(results: Results) -> str:
         f"libvirt {_version(place.libvirt)}, QEMU {_version(place.qemu)}, {place.accelerator.upper()}",
         place.system, f"{place.processor}, {place.memory_mib} MiB", place.file_system, place.begun_at,
     )
-    return f"## libvirt {_version(place.libvirt)}, QEMU {_version(place.qemu)}\n\nMeasured on: {'; '.join(facts)}."
+    return f"## {title(results)}\n\nMeasured on: {'; '.join(facts)}."
+
+
+def title(results: Results) -> str:
+    """Name a run by what two runs on one machine differ in."""
+    place = results.place
+    where = f" on {place.file_system.partition(',')[0]}" if place.has_reflinks else ""
+    return f"libvirt {_version(place.libvirt)}, QEMU {_version(place.qemu)}{where}"
 
 
 def _goals(judged: Sequence[Judged]) -> str:

@@ -46,6 +46,11 @@ class Place:
     file_system: str
     begun_at: str
 
+    @property
+    def has_reflinks(self) -> bool:
+        """Say whether files can share their blocks there."""
+        return self.file_system.endswith("with reflinks")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:

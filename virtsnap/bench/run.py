@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from virtsnap.bench.charts import draw_charts
 from virtsnap.bench.engines import EngineRow, Surroundings
 from virtsnap.bench.guest import Guest
 from virtsnap.bench.measure import run_scenario
-from virtsnap.bench.report import markdown
+from virtsnap.bench.report import markdown, title
 from virtsnap.bench.results import Place, Results, contenders_of, results_to_plain
 from virtsnap.bench.samples import Sample
 from virtsnap.bench.scenarios import Scenario
@@ -100,7 +101,7 @@ def write_files(results: Results, folder: Path, *, with_charts: bool) -> tuple[P
         images = folder / "images"
         images.mkdir(parents=True, exist_ok=True)
         (folder / "samples.json").write_text(json.dumps(results_to_plain(results), indent=1) + "\n")
-        prefix = "bench-libvirt-" + ".".join(map(str, results.place.libvirt))
+        prefix = "bench-" + re.sub(r"[^a-z0-9.]+", "-", title(results).lower())
         charts = draw_charts(results, images, prefix=prefix) if with_charts else ()
         (folder / "report.md").write_text(markdown(results, charts=charts, prefix=f"images/{prefix}"))
     except OSError as exc:
