@@ -139,6 +139,6 @@ def wait_for_disk(console: GuestConsole, guest: Guest) -> None:
     """Wait until something is mounted where the guest keeps its disk's token."""
     with contextlib.suppress(AssertionError):
         console.check(
-            f"i=0; until grep -q ' {guest.on_disk} ' /proc/mounts || [ $i -ge 100 ]; "
-            "do sleep 0.1; i=$((i+1)); done", timeout_s=120,
+            f"i=0; until grep -q ' {guest.on_disk} ' /proc/mounts || [ $i -ge 20 ]; "
+            "do sleep 0.5; i=$((i+1)); done", timeout_s=120,
         )

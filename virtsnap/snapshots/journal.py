@@ -129,6 +129,7 @@ class Keeper:
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
         self._journal: Journal | None = None
+        self._may_be_in_the_live_one = True
 
     def found(self) -> Journal | None:
         """Read what an operation before this one left. On failure: UnsupportedError (see `read_journal`)."""
@@ -167,9 +168,13 @@ class Keeper:
         bare = etree.Element("journal", {str(name): str(value) for name, value in element.attrib.items()})
         bare.text = element.text
         self._set(to_text(bare), live=not persistent)
-        if persistent and self._domain.is_active() and JOURNAL_NS in self._domain.live_xml():
-            # A transient domain was made persistent: what stays behind in the live one would be out of date.
-            self._set(None, live=True)
+        if not persistent:
+            self._may_be_in_the_live_one = True
+        elif self._may_be_in_the_live_one:  # asked once only: two round trips for each note
+            if self._domain.is_active() and JOURNAL_NS in self._domain.live_xml():
+                # A transient domain was made persistent: what stays behind in the live one would be out of date.
+                self._set(None, live=True)
+            self._may_be_in_the_live_one = False
 
     def _set(self, xml: str | None, *, live: bool) -> None:
         self._domain.set_metadata(xml, prefix=_PREFIX, uri=JOURNAL_NS, live=live, persistent=not live)
