@@ -81,14 +81,18 @@ GOALS: tuple[Goal | GrowthGoal, ...] = (
          against=RAW, limit=0.7),
     Goal(what="guest paused by a save by instant, 6 GiB / 1 GiB, on reflinks", figure="pause_s", engine="instant",
          at=LARGE, against_at=SMALL, limit=1.5, reflinks=True),
+    Goal(what="load by instant after a save of a guest that was loaded / the first", figure="answer_s",
+         engine="instant-again", against=("instant",), limit=1.5),
+    Goal(what="save by instant of a guest that was loaded / save by the libvirt engine", figure="save_s",
+         engine="instant-again", against=("restore",), limit=1.0),
     Goal(what="save by restore / libvirt's bare snapshot call", figure="save_s", engine="restore", against=BARE,
          limit=1.3),
     Goal(what="load by restore / the faster of libvirt's revert and destroy + restore", figure="answer_s",
          engine="restore", against=BARE, limit=1.2),
-    GrowthGoal(what="save by restore, growth over the cycles", figure="save_s", engine="restore", limit=0.1),
-    GrowthGoal(what="load by restore, growth over the cycles", figure="answer_s", engine="restore", limit=0.1),
-    GrowthGoal(what="save by instant, growth over the cycles", figure="save_s", engine="instant", limit=0.1),
-    GrowthGoal(what="load by instant, growth over the cycles", figure="answer_s", engine="instant", limit=0.1),
+    GrowthGoal(what="save by restore, growth over cycles", figure="save_s", engine="restore", limit=0.1),
+    GrowthGoal(what="load by restore, growth over cycles", figure="answer_s", engine="restore", limit=0.1),
+    GrowthGoal(what="save by instant, growth over cycles", figure="save_s", engine="instant-again", limit=0.1),
+    GrowthGoal(what="load by instant, growth over cycles", figure="answer_s", engine="instant-again", limit=0.1),
 )
 
 

@@ -62,6 +62,7 @@ class Contestant:
             Machine(name=f"{folder.parent.name}-{folder.name}", folder=folder, guest=guest, memory_mib=memory_mib),
         )
         self._guest = guest
+        self._is_loaded_first = row.is_loaded_first
         self._console = GuestConsole(folder / "serial")
         self._workload = Workload(guest, self._console)
         self._pulse: Pulse | None = None
@@ -76,6 +77,10 @@ class Contestant:
         Pulse.start_in(self._console, self._guest.pulse_tty)
         self._pulse = Pulse(self._folder / "pulse")
         self._pulse.wait_tick(timeout_s=BOOT_TIMEOUT_S)
+        if self._is_loaded_first:
+            self._engine.save("first")
+            self._engine.load("first")
+            self._engine.forget("first")
 
     def rest(self) -> None:
         """Pause the guest until its next turn."""
@@ -236,7 +241,7 @@ def run_scenario(
                 if sample.error is not None:
                     out.add(row.name)
                 yield sample
-            if row.name in out or cycle == scenario.cycles - 1:
+            if row.name in out or row.boots_anew or cycle == scenario.cycles - 1:
                 teams.pop(row.name).stop()
     finally:
         for team in teams.values():

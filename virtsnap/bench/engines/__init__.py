@@ -87,7 +87,9 @@ class EngineRow:
 
     `qemu` and `libvirt` are the versions from which, and up to but not with which, it can run there.
     `polls` marks the variants that sleep as os-autoinst does. All are compared at one size; `also` names the
-    scenarios beyond that, for which most are too slow.
+    scenarios beyond that, for which most are too slow. An engine that saves a guest which was loaded in
+    another way than one which was not has two rows: of one the guest is booted anew for each turn
+    (`boots_anew`), of the other it has been loaded before the first (`is_loaded_first`).
     """
 
     name: str
@@ -98,6 +100,8 @@ class EngineRow:
     qemu: tuple[Version, Version] = ((0, 0), (99, 0))
     polls: bool = False
     also: tuple[Deeper, ...] = ()
+    boots_anew: bool = False
+    is_loaded_first: bool = False
 
     def why_not(self, here: Surroundings) -> str | None:
         """Say why it cannot run here; None where it can."""
