@@ -34,7 +34,7 @@ Kernel = Literal["cloud", "full"]
 # What may be loaded; coldplug takes from these what the machine has. The first
 # group is needed by others without being named as a dependency.
 MODULES = (
-    "crc32c_generic", "crc32c-intel", "ext4", "isofs",
+    "crc32c_generic", "crc32c-intel", "ext4", "isofs", "efivarfs",
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio-rng", "virtio_balloon", "virtio_console",
     "ata_piix", "ahci", "sd_mod", "sr_mod",
     "xhci-pci", "ehci-pci", "uhci-hcd", "usb-storage", "uas", "usbhid",

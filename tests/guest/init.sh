@@ -11,6 +11,7 @@ busybox --install -s
 echo 1 > /proc/sys/kernel/sysrq
 echo 1 > /proc/sys/kernel/printk
 hostname guest
+[ ! -d /sys/firmware/efi ] || { modprobe efivarfs; mount -t efivarfs efivarfs /sys/firmware/efi/efivars; }
 
 coldplug
 mount-disk || (for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; coldplug; mount-disk && break; done) &

@@ -19,6 +19,10 @@ from tests.host.accelerator import DomainType
 from tests.host.private_libvirtd import PrivateLibvirtd
 
 BOOT_TIMEOUT_S = 180.0
+_UEFI_BOOT_TIMEOUT_S = 400.0  # OVMF unpacks itself: half a minute under TCG
+
+_OVMF = """<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>
+        <nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'>{folder}/vars.fd</nvram>"""
 
 _numbers = itertools.count(1)
 
@@ -99,11 +103,14 @@ class GuestFarm:
         extra_disk_sizes: Sequence[str] = (),
         extra_devices: str = "",
         before_devices: str = "",
+        machine: str = "pc",
+        uefi: bool = False,
     ) -> RunningGuest:
         """Start a domain with virtio disks and a serial console, and wait until the guest answers.
 
         The first disk is an overlay over the guest's ext4; `extra_disk_sizes` adds
         empty ones. `extra_devices` goes into <devices>, `before_devices` before it.
+        With `uefi` it has OVMF and `vars.fd` in its folder.
         """
         name = name or self.new_name()
         folder = self.new_folder(name)
@@ -113,12 +120,13 @@ class GuestFarm:
         xml = domain_xml(
             name=name, domain_type=self.domain_type, files=self.files, serial=serial, disks=disks,
             memory_mib=memory_mib, cpus=cpus, extra_devices=extra_devices, before_devices=before_devices,
+            machine=machine, firmware=_OVMF.format(folder=folder) if uefi else "",
         )  # fmt: skip
         domain = self.make_domain(xml)
         opened = self.console(name, serial)
         return RunningGuest(
             name=name, uri=self.uri, domain=domain, console=opened, folder=folder, disks=tuple(disks),
-            boot_s=opened.wait_ready(timeout_s=BOOT_TIMEOUT_S),
+            boot_s=opened.wait_ready(timeout_s=_UEFI_BOOT_TIMEOUT_S if uefi else BOOT_TIMEOUT_S),
         )  # fmt: skip
 
     def console(self, name: str, serial: Path | None = None) -> GuestConsole:
@@ -197,6 +205,8 @@ def domain_xml(
     cpus: int,
     extra_devices: str = "",
     before_devices: str = "",
+    machine: str = "pc",
+    firmware: str = "",
 ) -> str:
     """Write the domain of a test guest; `serial` is the UNIX socket on which QEMU listens, None a pty."""
     serial_element = f"type='unix'><source mode='bind' path='{serial}'/></serial>" if serial else "type='pty'/>"
@@ -215,7 +225,8 @@ def domain_xml(
       <memory unit='MiB'>{memory_mib}</memory>
       <vcpu>{cpus}</vcpu>
       <os>
-        <type arch='x86_64' machine='pc'>hvm</type>
+        <type arch='x86_64' machine='{machine}'>hvm</type>
+        {firmware}
         <kernel>{files.kernel}</kernel>
         <initrd>{files.initramfs}</initrd>
         <cmdline>{files.kernel_arguments}</cmdline>

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -150,6 +151,12 @@ class PrivateLibvirtd:
         """
         (pid,) = self._children_named("libvirtd")
         return pid
+
+    def inside(self, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Give words and environment that run a program where the daemon's own folders are what it sees."""
+        if not self._as_root:
+            return list(words), self._environment()
+        return ["nsenter", "--mount", "--target", str(self.daemon_pid()), "--", *words], self._environment()
 
     def log(self) -> str:
         """Give what the daemon logged so far, warnings and worse."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.host.files import Layer
-from virtsnap.snapshots.catalog import Catalog, Facts, SavedDisk, SavedMemory, Snapshot, read_catalog, with_facts
+from virtsnap.snapshots.catalog import (
+    Catalog,
+    Facts,
+    SavedDisk,
+    SavedMemory,
+    SavedState,
+    Snapshot,
+    read_catalog,
+    with_facts,
+)
 from virtsnap.snapshots.view import View
 
 UUID = "db0ddbf8-0a19-4a49-a2f6-440b1f8eb27e"
@@ -20,14 +29,16 @@ def memory(number: int) -> str:
     return f"{FOLDER}/{number:08x}.mem"
 
 
-def domain_xml(disk: str = BASE, *, extra: str = "", disk_extra: str = "", os: str = "") -> str:
+def domain_xml(
+    disk: str = BASE, *, extra: str = "", disk_extra: str = "", os: str = "", devices: str = ""
+) -> str:
     return (
         "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
         f"<name>sut</name><uuid>{UUID}</uuid><os>{os}</os><devices>"
         "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='unsafe'/>"
         f"<source file='{disk}' index='3'/><backingStore/><target dev='vda' bus='virtio'/>{disk_extra}</disk>"
         "<disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>"
-        f"</devices>{extra}</domain>"
+        f"{devices}</devices>{extra}</domain>"
     )
 
 
@@ -35,15 +46,23 @@ def layer(path: str) -> Layer:
     return Layer(path=path, format="qcow2", size_bytes=1000, mtime_ns=5, virtual_bytes=2**30)
 
 
-def facts(number: int, name: str, chain: list[str], *, state: str = "running") -> Facts:
+def facts(
+    number: int, name: str, chain: list[str], *, state: str = "running", has_beside: bool = False
+) -> Facts:
     return Facts(
         id=f"{number:08x}", name=name, state=state, created_ns=number * 10**9, folder=FOLDER,
         memory=None if state == "shutoff" else SavedMemory(path=memory(number), size_bytes=77, mtime_ns=8),
         disks=(SavedDisk(target="vda", overlay_path=overlay(number), layers=tuple(map(layer, chain))),),
+        beside=SavedState(path=f"{FOLDER}/{number:08x}.state", size_bytes=9, mtime_ns=7)
+        if has_beside and state == "shutoff" else None,
     )
 
 
-def snapshot_xml(number: int, name: str, *, parent: str | None, chain: list[str], state: str = "running") -> str:
+def snapshot_xml(
+    number: int, name: str, *, parent: str | None, chain: list[str], state: str = "running",
+    domain: str | None = None,
+) -> str:
+    domain = domain or domain_xml(chain[0])
     kept = f"<parent><name>{parent}</name></parent>" if parent else ""
     held = (
         "<memory snapshot='no'/>" if state == "shutoff"
@@ -52,16 +71,19 @@ def snapshot_xml(number: int, name: str, *, parent: str | None, chain: list[str]
     return (
         f"<domainsnapshot><name>{name}</name><state>{state}</state>{kept}<creationTime>{number}</creationTime>{held}"
         f"<disks><disk name='vda' snapshot='external' type='file'><source file='{overlay(number)}'/></disk>"
-        f"<disk name='hda' snapshot='no'/></disks>{domain_xml(chain[0])}"
-        f"<inactiveDomain type='qemu'>{domain_xml(chain[0]).partition('>')[2].removesuffix('</domain>')}"
+        f"<disk name='hda' snapshot='no'/></disks>{domain}"
+        f"<inactiveDomain type='qemu'>{domain.partition('>')[2].removesuffix('</domain>')}"
         "</inactiveDomain></domainsnapshot>"
     )
 
 
-def ours(number: int, name: str, *, parent: str | None, chain: list[str], state: str = "running") -> str:
+def ours(
+    number: int, name: str, *, parent: str | None, chain: list[str], state: str = "running",
+    domain: str | None = None,
+) -> str:
     return with_facts(
-        snapshot_xml(number, name, parent=parent, chain=chain, state=state),
-        facts(number, name, chain, state=state),
+        snapshot_xml(number, name, parent=parent, chain=chain, state=state, domain=domain),
+        facts(number, name, chain, state=state, has_beside=domain is not None),
     )
 
 

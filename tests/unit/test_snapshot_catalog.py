@@ -9,6 +9,7 @@ from virtsnap.domain_xml.live import parse_xml
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError
 from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots.catalog import (
+    FORMAT,
     SNAPSHOT_NS,
     facts_from_element,
     facts_to_element,
@@ -22,8 +23,9 @@ from virtsnap.snapshots.observe import facts_of
 
 @pytest.mark.parametrize("state", ["running", "shutoff"])
 def test_facts_come_back_as_they_were(state: str) -> None:
-    written = facts(7, "odd / name", [overlay(1), BASE], state=state)
-    assert facts_from_element(facts_to_element(written)) == written
+    for has_beside in (False, True):
+        written = facts(7, "odd / name", [overlay(1), BASE], state=state, has_beside=has_beside)
+        assert facts_from_element(facts_to_element(written)) == written
 
 
 def test_a_snapshot_of_plain_virsh_has_no_facts() -> None:
@@ -33,12 +35,19 @@ def test_a_snapshot_of_plain_virsh_has_no_facts() -> None:
 
 
 def test_a_newer_record_is_refused_and_still_listed() -> None:
-    xml = ours(1, "a", parent=None, chain=[BASE]).replace('format="1"', 'format="2"')
+    xml = ours(1, "a", parent=None, chain=[BASE]).replace('format="1"', f'format="{FORMAT + 1}"')
     found = read_snapshot(xml)
     assert found.facts is None
-    assert "format 2" in str(found.problem)
-    with pytest.raises(UnsupportedError, match="format 2"):
+    assert f"format {FORMAT + 1}" in str(found.problem)
+    with pytest.raises(UnsupportedError, match=f"format {FORMAT + 1}"):
         facts_of(LocalFiles(), found, uuid=UUID)
+
+
+def test_only_a_record_that_an_older_virtsnap_would_load_wrongly_has_a_newer_format() -> None:
+    # One that knows nothing of UEFI variables would leave them as they are.
+    old = facts_to_element(facts(1, "a", [BASE], state="shutoff"))
+    new = facts_to_element(facts(1, "a", [BASE], state="shutoff", has_beside=True))
+    assert (old.get("format"), new.get("format")) == ("1", "2")
 
 
 @pytest.mark.parametrize("damage", [('created_ns="1', 'created_ns="x'), ("virtsnap:layer", "virtsnap:other")])

@@ -17,8 +17,10 @@ from tests.unit.snapshot_samples import (
     overlay,
     view,
 )
+from virtsnap.domain_xml.beside_disks import places_beside_disks
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError, UsageError
+from virtsnap.host.state_archive import unreachable
 from virtsnap.snapshots.catalog import read_catalog
 from virtsnap.snapshots.engines.restore import RestoreEngine
 from virtsnap.snapshots.plan import (
@@ -29,7 +31,17 @@ from virtsnap.snapshots.plan import (
     plan_remove,
     plan_save,
 )
-from virtsnap.snapshots.steps import Plan, RemoveFiles, RestoreMemory, SyncFiles, TakeSnapshot
+from virtsnap.snapshots.steps import (
+    KeepState,
+    Plan,
+    RecordFacts,
+    RemoveFiles,
+    ReplaceState,
+    RequireAbsent,
+    RestoreMemory,
+    SyncFiles,
+    TakeSnapshot,
+)
 from virtsnap.snapshots.view import View
 
 LINE = [overlay(3), overlay(2), overlay(1), BASE]
@@ -163,11 +175,67 @@ def test_a_disk_that_cannot_be_kept_is_refused_with_the_reason(disk_extra: str, 
         save("s", view(xml=domain_xml(disk_extra=disk_extra)))
 
 
-def test_uefi_variables_without_memory_would_be_lost() -> None:
-    uefi = domain_xml(os="<nvram>/nvram</nvram>")
-    save("s", view(xml=uefi))
+UEFI_AND_TPM = domain_xml(os="<nvram>/nvram</nvram>", devices=(
+    "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+))
+ARCHIVE = f"{FOLDER}/000000aa.state"
+
+
+def beside(xml: str, *, active: bool = False) -> View:
+    return dataclasses.replace(view(xml=xml, active=active), tpm_root="/tpm/uuid")
+
+
+def test_uefi_variables_and_tpm_state_are_kept_where_the_memory_is_not() -> None:
+    assert "KeepState" not in kinds(save("s", beside(UEFI_AND_TPM, active=True)))
+    plan = save("s", beside(UEFI_AND_TPM))
+    assert kinds(plan) == ["MakeFolder", "RequireAbsent", "KeepState", "TakeSnapshot", "RecordFacts"]
+    absent, keep, record = plan.steps[1], plan.steps[2], plan.steps[4]
+    assert isinstance(absent, RequireAbsent)
+    assert ARCHIVE in absent.paths
+    assert isinstance(keep, KeepState)
+    assert (keep.archive, [(place.kind, place.path) for place in keep.places]) == (
+        ARCHIVE, [("nvram", "/nvram"), ("tpm", "/tpm/uuid/tpm2")]
+    )
+    assert isinstance(record, RecordFacts)
+    assert record.facts.files[0] == ARCHIVE
+
+
+@pytest.mark.parametrize(("xml", "why"), [
+    (domain_xml(os="<nvram type='network'><source protocol='iscsi'/></nvram>"), "does not say where UEFI"),
+    (domain_xml(devices="<tpm><backend type='external'><source type='unix'/></backend></tpm>"), "TPM"),
+])
+def test_state_that_cannot_be_reached_stands_in_the_way_of_an_offline_save_alone(xml: str, why: str) -> None:
+    places = places_beside_disks(parse_xml(xml), tpm_root="/tpm/uuid")
+    found = dataclasses.replace(beside(xml), unreachable=tuple(unreachable(places)))
+    with pytest.raises(UnsupportedError, match=why):
+        save("s", found)
+    save("s", dataclasses.replace(found, is_active=True))
+
+
+def test_the_disks_of_a_running_uefi_guest_alone_would_lose_its_variables() -> None:
+    request = SaveRequest(
+        name="s", directory=None, description=None, token="000000aa", now_ns=1, disk_only=True
+    )
     with pytest.raises(UnsupportedError, match="NVRAM"):
-        save("s", view(xml=uefi, active=False))
+        plan_save(request, beside(UEFI_AND_TPM, active=True))
+
+
+@pytest.mark.parametrize("state", ["running", "shutoff"])
+def test_a_load_keeps_what_is_beside_the_disks_after_the_stop_and_puts_back_what_was(state: str) -> None:
+    snapshot = ours(1, "a", parent=None, chain=[BASE], state=state, domain=UEFI_AND_TPM)
+    of = view(read_catalog([(snapshot, True)]), chain=[overlay(1), BASE])
+    plan = load("a", dataclasses.replace(of, tpm_root="/tpm/uuid"))
+    assert kinds(plan)[3:5] == ["StopGuest", "ReplaceState"]
+    replace = plan.steps[4]
+    assert isinstance(replace, ReplaceState)
+    assert replace.archive == (None if state == "running" else f"{FOLDER}/00000001.state")
+    assert replace.before == f"{FOLDER}/000000bb.state"
+    assert replace.before in removed(plan)
+
+
+def test_rm_takes_the_archive_of_what_was_beside_the_disks_along() -> None:
+    snapshot = ours(1, "a", parent=None, chain=[BASE], state="shutoff", domain=UEFI_AND_TPM)
+    assert f"{FOLDER}/00000001.state" in removed(plan_remove("a", view(read_catalog([(snapshot, True)]))))
 
 
 def test_a_broken_chain_is_refused() -> None:

@@ -70,16 +70,6 @@ def _attribute(element: etree._Element | None, name: str) -> str | None:
     return None if element is None else element.get(name)
 
 
-def state_outside_the_disks(domain: etree._Element) -> tuple[str, ...]:
-    """Name what a domain keeps beside its disks: it travels with the memory, never with disks alone."""
-    found = []
-    if domain.find("os/nvram") is not None or domain.find("os[@firmware='efi']") is not None:
-        found.append("UEFI variables (NVRAM)")
-    if domain.find("devices/tpm/backend[@type='emulator']") is not None:
-        found.append("the state of its TPM")
-    return tuple(found)
-
-
 def referenced_files(domain: etree._Element) -> tuple[str, ...]:
     """Name the files that a start of this domain opens beside its writable disks.
 

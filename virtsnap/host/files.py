@@ -7,8 +7,11 @@ hypervisor's own, as its definitions name them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from virtsnap.domain_xml.beside_disks import StatePlace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,27 @@ class HypervisorFiles(Protocol):
 
     def digest_of(self, path: str) -> str:
         """Read a whole file and give the digest of its contents: 32 hex digits of BLAKE2b."""
+        ...
+
+    # What a domain keeps beside its disks
+
+    def unreachable_state(self, places: Sequence[StatePlace]) -> tuple[str, ...]:
+        """Say of each place why it cannot be read and written to; nothing where it can."""
+        ...
+
+    def pack_state(self, places: Sequence[StatePlace], archive: str) -> None:
+        """Copy what is at the places into a new archive, private and on disk when this returns.
+
+        Needs: nothing changes them meanwhile. On failure there is no archive.
+        """
+        ...
+
+    def unpack_state(self, archive: str, places: Sequence[StatePlace]) -> None:
+        """Put back what an archive holds, and remove what it does not hold. Doing it again does no harm."""
+        ...
+
+    def remove_state(self, archive: str) -> None:
+        """Remove an archive, and one that was not finished; it is no error when there is none."""
         ...
 
     # Changing

@@ -8,10 +8,12 @@ import os
 import stat
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from virtsnap.domain_xml.beside_disks import StatePlace
 from virtsnap.errors import HypervisorError, UnsupportedError
+from virtsnap.host import state_archive
 from virtsnap.host.files import FileFacts, new_digest
 
 
@@ -93,6 +95,24 @@ class LocalFiles:
                 return hashlib.file_digest(stream, new_digest).hexdigest()
         except OSError as exc:
             raise HypervisorError(f"{path}: {exc.strerror}") from exc
+
+    # What a domain keeps beside its disks
+
+    def unreachable_state(self, places: Sequence[StatePlace]) -> tuple[str, ...]:
+        """See HypervisorFiles."""
+        return tuple(state_archive.unreachable(places))
+
+    def pack_state(self, places: Sequence[StatePlace], archive: str) -> None:
+        """See HypervisorFiles."""
+        state_archive.pack_state(places, archive)
+
+    def unpack_state(self, archive: str, places: Sequence[StatePlace]) -> None:
+        """See HypervisorFiles."""
+        state_archive.unpack_state(archive, places)
+
+    def remove_state(self, archive: str) -> None:
+        """See HypervisorFiles."""
+        state_archive.remove_archive(archive)
 
     # Changing
 

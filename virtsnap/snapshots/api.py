@@ -26,7 +26,7 @@ from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
 from virtsnap.snapshots.places import new_token
-from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_room_for
+from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_places, require_room_for
 from virtsnap.snapshots.recover import Recovered, recover
 from virtsnap.snapshots.run import Context, Outcome, run_plan
 from virtsnap.snapshots.steps import Plan, Step
@@ -231,6 +231,7 @@ class SnapshotDomain:
             view, facts=facts, saved_xml=saved_xml, engine=chosen,
         )
         require_files_of(files, saved_xml or view.persistent_xml)
+        require_places(files, plan)
         return _Prepared(plan=plan, read_bytes=0 if facts.memory is None else facts.memory.size_bytes)
 
     # Remove

@@ -11,12 +11,16 @@ daemon restarts):
       <virtsnap:disk target="vda" overlay="…">
         <virtsnap:layer file="…" format="qcow2" bytes="…" mtime_ns="…" virtual_bytes="…"/>
       </virtsnap:disk>
+      <virtsnap:state file="…" bytes="…" mtime_ns="…"/>
     </virtsnap:snapshot>
 
 The first layer of a disk is the file that was the disk at the save; `overlay`
-is the file that the save put on top. Once somebody has read a file whole, its
-`memory` or `layer` has a `blake2b` (16 bytes, in hex). Other elements and attributes of the
-same format are ignored by a reader; a higher `format` is refused.
+is the file that the save put on top. `state` is the archive of UEFI variables
+and TPM state, where there are such and no memory; a record that has it is of
+format 2, any other of format 1. Once somebody has read a file whole, its
+`memory`, `layer` or `state` has a `blake2b` (16 bytes, in hex). Other elements
+and attributes of the same format are ignored by a reader; a higher `format` is
+refused.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ from virtsnap.errors import NoSuchSnapshotError, UnsupportedError
 from virtsnap.host.files import Layer
 from virtsnap.snapshots.names import decode_name, encode_name, is_temporary
 
-FORMAT = 1
+FORMAT = 2
+_FORMAT_WITHOUT_STATE = 1
 SNAPSHOT_NS = "urn:virtsnap:snapshot"
 OUR_NAMESPACES = "urn:virtsnap:"
 _PREFIX = {"virtsnap": SNAPSHOT_NS}
@@ -62,8 +67,22 @@ class SavedMemory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """The archive of what a domain keeps beside its disks (`virtsnap.host.state_archive`)."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What virtsnap knows of a snapshot that it made. `state` is the guest's at the save."""
+    """What virtsnap knows of a snapshot that it made.
+
+    `state` is the guest's at the save; `beside` holds UEFI variables and TPM state, None where there are
+    none, or where they are in the memory.
+    """
 
     id: str
     name: str
@@ -72,12 +91,17 @@ class Facts:
     folder: str
     memory: SavedMemory | None
     disks: tuple[SavedDisk, ...]
+    beside: SavedState | None = None
+
+    @property
+    def own_files(self) -> tuple[str, ...]:
+        """Name the files that are this snapshot's alone: nothing can stand on them."""
+        return tuple(saved.path for saved in (self.memory, self.beside) if saved is not None)
 
     @property
     def files(self) -> tuple[str, ...]:
         """Name every file that a load of the snapshot needs."""
-        layers = tuple(layer.path for disk in self.disks for layer in disk.layers)
-        return layers if self.memory is None else (self.memory.path, *layers)
+        return (*self.own_files, *(layer.path for disk in self.disks for layer in disk.layers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,20 +225,22 @@ def _is_about(facts: Facts, memory_path: str | None, overlays: tuple[str, ...]) 
 def facts_to_element(facts: Facts) -> etree._Element:
     """Write facts as the element of this module's docstring."""
     element = etree.Element(f"{{{SNAPSHOT_NS}}}snapshot", {
-        "format": str(FORMAT), "id": facts.id, "name": encode_name(facts.name), "state": facts.state,
+        "format": str(_FORMAT_WITHOUT_STATE if facts.beside is None else FORMAT),
+        "id": facts.id, "name": encode_name(facts.name), "state": facts.state,
         "created_ns": str(facts.created_ns), "folder": facts.folder,
     }, nsmap=_PREFIX)
-    if facts.memory is not None:
-        etree.SubElement(element, f"{{{SNAPSHOT_NS}}}memory", {
-            "file": facts.memory.path, "bytes": str(facts.memory.size_bytes),
-            "mtime_ns": str(facts.memory.mtime_ns), **_digest(facts.memory.digest),
-        })
+    for tag, saved in (("memory", facts.memory), ("state", facts.beside)):
+        if saved is not None:
+            etree.SubElement(element, f"{{{SNAPSHOT_NS}}}{tag}", {
+                "file": saved.path, "bytes": str(saved.size_bytes), "mtime_ns": str(saved.mtime_ns),
+                **_digest(saved.digest),
+            })
     for disk in facts.disks:
-        saved = etree.SubElement(element, f"{{{SNAPSHOT_NS}}}disk", {
+        chain = etree.SubElement(element, f"{{{SNAPSHOT_NS}}}disk", {
             "target": disk.target, "overlay": disk.overlay_path,
         })
         for layer in disk.layers:
-            etree.SubElement(saved, f"{{{SNAPSHOT_NS}}}layer", {
+            etree.SubElement(chain, f"{{{SNAPSHOT_NS}}}layer", {
                 "file": layer.path, "format": layer.format, "bytes": str(layer.size_bytes),
                 "mtime_ns": str(layer.mtime_ns), "virtual_bytes": str(layer.virtual_bytes),
                 **_digest(layer.digest),
@@ -236,6 +262,7 @@ def facts_from_element(element: etree._Element) -> Facts:
         raise UnsupportedError(f"its record has format {number}, and this virtsnap knows up to {FORMAT}",
                                hint="use the newer virtsnap that made it")
     memory = element.find(f"{{{SNAPSHOT_NS}}}memory")
+    beside = element.find(f"{{{SNAPSHOT_NS}}}state")
     disks = tuple(
         SavedDisk(
             target=_text(disk, "target"),
@@ -254,6 +281,10 @@ def facts_from_element(element: etree._Element) -> Facts:
             mtime_ns=int(_text(memory, "mtime_ns")), digest=memory.get("blake2b"),
         ),
         disks=disks,
+        beside=None if beside is None else SavedState(
+            path=_text(beside, "file"), size_bytes=int(_text(beside, "bytes")),
+            mtime_ns=int(_text(beside, "mtime_ns")), digest=beside.get("blake2b"),
+        ),
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from virtsnap.domain_xml.live import parse_xml, state_outside_the_disks
 from virtsnap.errors import VirtsnapError
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.catalog import Facts, Snapshot
@@ -55,10 +54,7 @@ def remarks(view: View) -> tuple[str, ...]:
     """Say what does not stand in the way now, and may surprise."""
     found = []
     if view.is_active:
-        found += [
-            f"once it is shut off it cannot be saved: {kept} would not be kept without its memory"
-            for kept in state_outside_the_disks(parse_xml(view.persistent_xml))
-        ]
+        found += [f"once it is shut off it cannot be saved: {problem}" for problem in view.unreachable]
     longest = max((len(chain) for chain in view.chains.values()), default=0)
     if longest > 30:
         found.append(f"a chain has {longest} layers, which makes reading slow: `virtsnap flatten {view.name}`")

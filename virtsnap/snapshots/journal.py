@@ -27,12 +27,13 @@ from typing import Any, Literal
 
 from lxml import etree
 
+from virtsnap.domain_xml.beside_disks import StatePlace
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.errors import UnsupportedError
 from virtsnap.host import Domain
 from virtsnap.host.files import Layer
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, to_text
+from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, SavedState, to_text
 
 FORMAT = 1
 JOURNAL_NS = "urn:virtsnap:journal"
@@ -42,7 +43,8 @@ _SECRETS = ("passwd", "passwdValidTo")
 Direction = Literal["forward", "back"]
 
 _VALUES: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (st.Plan, st.KeptObject, Facts, SavedDisk, SavedMemory, Layer)
+    kind.__name__: kind
+    for kind in (st.Plan, st.KeptObject, Facts, SavedDisk, SavedMemory, SavedState, StatePlace, Layer)
 } | {
     kind.__name__: kind
     for kind in vars(st).values() if isinstance(kind, type) and issubclass(kind, st.Step)

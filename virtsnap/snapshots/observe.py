@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from virtsnap.domain_xml.beside_disks import places_beside_disks
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
+from virtsnap.host.state_archive import tpm_root
 from virtsnap.snapshots import places
 from virtsnap.snapshots.catalog import Catalog, Facts, SavedDisk, SavedMemory, Snapshot, read_catalog
 from virtsnap.snapshots.view import View
@@ -46,10 +48,13 @@ def observe(host: Host, domain: Domain, *, refuse_managed_save: bool = True) -> 
                 tops.update(
                     {disk.path: disk.format for disk in read_disks(saved) if disk.is_writable and disk.path}
                 )
+    root = tpm_root(host.uri, domain.uuid)
+    beside = places_beside_disks(parse_xml(persistent), tpm_root=root)
     return View(
         name=domain.name, uuid=domain.uuid, state=domain.power(), is_active=domain.is_active(),
         is_persistent=domain.is_persistent(), live_xml=live, persistent_xml=persistent, disks=disks,
         persistent_disks=persistent_disks, catalog=catalog, chains=_chains(host.files, tops.items()),
+        tpm_root=root, unreachable=host.files.unreachable_state(beside),
     )
 
 

@@ -10,7 +10,7 @@ import re
 import secrets
 from pathlib import PurePosixPath
 
-_OUR_FILE = re.compile(r"[0-9a-f]{8}(-[A-Za-z0-9_.]+\.qcow2|\.mem)\Z")
+_OUR_FILE = re.compile(r"[0-9a-f]{8}(-[A-Za-z0-9_.]+\.qcow2|\.mem|\.state(\.part)?)\Z")
 
 _OUR_FOLDER = re.compile(r"virtsnap-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
 
@@ -42,6 +42,11 @@ def overlay_path(folder: str, token: str, target: str) -> str:
 def memory_path(folder: str, token: str) -> str:
     """Name a memory image."""
     return str(PurePosixPath(folder) / f"{token}.mem")
+
+
+def state_path(folder: str, token: str) -> str:
+    """Name an archive of what a domain keeps beside its disks."""
+    return str(PurePosixPath(folder) / f"{token}.state")
 
 
 def is_ours(path: str, uuid: str) -> bool:

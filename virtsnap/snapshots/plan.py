@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from virtsnap.domain_xml.live import Disk, parse_xml, state_outside_the_disks, writable_passthrough_drives
+from virtsnap.domain_xml.beside_disks import places_beside_disks
+from virtsnap.domain_xml.live import Disk, parse_xml, writable_passthrough_drives
 from virtsnap.errors import ExistsError, UnsupportedError
 from virtsnap.host.files import Layer
 from virtsnap.snapshots import places
-from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, Snapshot
+from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, SavedState, Snapshot
 from virtsnap.snapshots.definition import definitions_in_snapshot, on_new_overlays, snapshot_request
 from virtsnap.snapshots.engines import Engine, Revert
 from virtsnap.snapshots.names import encode_name, is_temporary, temporary_name
 from virtsnap.snapshots.steps import (
     DefineDomain,
     ForgetObjects,
+    KeepState,
     KeptObject,
     MakeCurrent,
     MakeFolder,
@@ -33,9 +35,11 @@ from virtsnap.snapshots.steps import (
     RecordFacts,
     RemoveFiles,
     RenameObject,
+    ReplaceState,
     RequireAbsent,
     ResumeGuest,
     Step,
+    StopGuest,
     SyncFiles,
     TakeSnapshot,
 )
@@ -98,6 +102,8 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
         (disk.target, places.overlay_path(folder, request.token, disk.target)) for disk in view.writable_disks
     )
     memory = places.memory_path(folder, request.token) if with_memory else None
+    beside = () if with_memory else view.beside_disks
+    archive = places.state_path(folder, request.token) if beside else None
     object_name = encoded if old is None else temporary_name(request.token)
     facts = Facts(
         id=request.token, name=request.name, state=view.state if with_memory else "shutoff",
@@ -107,11 +113,14 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
             SavedDisk(target=disk.target, overlay_path=dict(overlays)[disk.target], layers=_layers_of(disk, view))
             for disk in view.writable_disks
         ),
+        beside=None if archive is None else SavedState(path=archive, size_bytes=0, mtime_ns=0),
     )
+    new_files = (*facts.own_files, *(path for _, path in overlays))
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
     steps += [
         MakeFolder(path=folder),
-        RequireAbsent(paths=(*(() if memory is None else (memory,)), *(path for _, path in overlays))),
+        RequireAbsent(paths=new_files),
+        *(() if archive is None else (KeepState(archive=archive, places=beside),)),
         TakeSnapshot(
             object_name=object_name,
             xml=snapshot_request(
@@ -166,10 +175,10 @@ def obstacles_to_save(view: View, *, with_memory: bool | None = None) -> list[st
     obstacles = [obstacle for disk in view.writable_disks if (obstacle := _obstacle(disk, view))]
     obstacles += _passthrough(view)
     if not with_memory:
-        obstacles += [
-            f"{why}, and {kept} would not be kept without its memory"
-            for kept in state_outside_the_disks(parse_xml(view.persistent_xml))
-        ]
+        obstacles += (
+            [f"{why}, and {place.what} would not be kept without its memory" for place in view.beside_disks]
+            if view.is_active else [f"{why}, and {problem}" for problem in view.unreachable]
+        )
         if not view.writable_disks:
             obstacles.append(f"{why} and it has no writable disk, so there is nothing to keep")
     return obstacles
@@ -242,9 +251,13 @@ def plan_load(
     )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
     prepared = engine.prepare(revert)
-    if prepared:
-        steps += [MakeFolder(path=folder), RequireAbsent(paths=tuple(path for _, path in overlays)), *prepared]
-    steps += engine.switch(revert)
+    replace_state = _replace_state(request, facts, folder, revert, view)
+    if prepared or replace_state:
+        new_files = (*(path for _, path in overlays), *(step.before for step in replace_state))
+        steps += [MakeFolder(path=folder), RequireAbsent(paths=new_files), *prepared]
+    switch = engine.switch(revert)
+    stops = [step for step in switch if isinstance(step, StopGuest)]
+    steps += [*stops, *replace_state, *(step for step in switch if step not in stops)]
     previous = next((other for other in view.catalog.snapshots if other.is_current), None)
     if previous is None or previous.object_name != snapshot.object_name:
         steps.append(MakeCurrent(
@@ -255,7 +268,7 @@ def plan_load(
     gone = () if request.keep_newer else view.catalog.descendants(snapshot)
     kept = tuple(other for other in view.catalog.snapshots if other not in gone)
     # Nothing needs the overlays of the line that is left, unless a snapshot that stays stands on them.
-    abandoned = view.files_of_the_line() or frozenset()
+    abandoned = (view.files_of_the_line() or frozenset()) | {step.before for step in replace_state}
     afterwards: list[Step] = [_forget(view, gone)] if gone else []
     afterwards += _remove(view.unneeded(
         gone=gone, kept=kept, line=frozenset(facts.files), abandoned=abandoned
@@ -263,6 +276,24 @@ def plan_load(
     if not view.is_persistent and (facts.memory is not None or revert.start):
         afterwards.append(MakeTransient())
     return Plan(op="load", domain=view.name, name=request.name, steps=tuple(steps), afterwards=tuple(afterwards))
+
+
+def _replace_state(
+    request: LoadRequest, facts: Facts, folder: str, revert: Revert, view: View
+) -> tuple[ReplaceState, ...]:
+    """Plan to keep what is beside the disks, for the case that the load fails, and to put back what was there.
+
+    With memory QEMU writes the variables into the file, and swtpm its state, once they have read the stream;
+    then a load works too where we may not read them.
+    """
+    loaded = places_beside_disks(parse_xml(revert.persistent_xml), tpm_root=view.tpm_root)
+    beside = tuple(place for place in loaded if place.path is not None)
+    if not beside or (facts.beside is None and view.unreachable):
+        return ()
+    return (ReplaceState(
+        archive=None if facts.beside is None else facts.beside.path,
+        before=places.state_path(folder, request.token), places=beside,
+    ),)
 
 
 def _in_use(view: View) -> frozenset[str]:

@@ -11,13 +11,15 @@ from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
-from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory
-from virtsnap.snapshots.steps import MakeFolder, Plan
+from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, SavedState
+from virtsnap.snapshots.steps import MakeFolder, Plan, ReplaceState
 
 
 def file_problems(files: HypervisorFiles, facts: Facts) -> list[str]:
     """Say everything that is visibly wrong with the files of a snapshot."""
     problems = [] if facts.memory is None else _memory_problems(files, facts.memory)
+    if facts.beside is not None:
+        problems += _changed_problems(files, "the archive of what it keeps beside its disks,", facts.beside)
     for disk in facts.disks:
         problems += _disk_problems(files, disk)
     return problems
@@ -50,19 +52,38 @@ def require_files_of(files: HypervisorFiles, domain_xml: str) -> None:
                               hint="the guest was not touched")
 
 
+def require_places(files: HypervisorFiles, plan: Plan) -> None:
+    """Raise HypervisorError where what a snapshot keeps beside its disks could not be put back."""
+    problems = [
+        problem for step in plan.steps if isinstance(step, ReplaceState) and step.archive is not None
+        for problem in files.unreachable_state(step.places)
+    ]
+    if problems:
+        raise HypervisorError(f"snapshot {plan.name!r} cannot be loaded: " + "; ".join(problems),
+                              hint="the guest was not touched")
+
+
 def _memory_problems(files: HypervisorFiles, memory: SavedMemory) -> list[str]:
+    problems = _changed_problems(files, "its memory file", memory)
+    if problems:
+        return problems
     try:
-        found = files.facts_of(memory.path)
-        if found is None:
-            return [f"its memory file {memory.path} is missing"]
-        if found.size_bytes != memory.size_bytes:
-            return [f"its memory file {memory.path} has {found.size_bytes} bytes, not {memory.size_bytes}"]
-        if found.mtime_ns != memory.mtime_ns:
-            return [f"its memory file {memory.path} was written to after the save"]
         problem = memory_image_problem(files, memory.path)
     except VirtsnapError as exc:
         return [exc.message]
     return [f"its memory file {memory.path} {problem}"] if problem else []
+
+
+def _changed_problems(files: HypervisorFiles, what: str, saved: SavedMemory | SavedState) -> list[str]:
+    try:
+        found = files.facts_of(saved.path)
+    except VirtsnapError as exc:
+        return [exc.message]
+    if found is None:
+        return [f"{what} {saved.path} is missing"]
+    if found.size_bytes != saved.size_bytes:
+        return [f"{what} {saved.path} has {found.size_bytes} bytes, not {saved.size_bytes}"]
+    return [f"{what} {saved.path} was written to after the save"] if found.mtime_ns != saved.mtime_ns else []
 
 
 def _disk_problems(files: HypervisorFiles, disk: SavedDisk) -> list[str]:

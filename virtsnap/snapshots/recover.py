@@ -23,8 +23,10 @@ from virtsnap.snapshots.run import Context, perform, runs_on, runs_on_native, ta
 
 How = Literal["finished", "undone"]
 
-_SWITCHES = (st.StopGuest, st.RestoreMemory, st.RevertNatively, st.DefineDomain, st.StartGuest)
-_STARTS = (st.StopGuest, st.RestoreMemory, st.RevertNatively, st.StartGuest)
+_SWITCHES = (
+    st.StopGuest, st.ReplaceState, st.RestoreMemory, st.RevertNatively, st.DefineDomain, st.StartGuest,
+)
+_STARTS = (st.StopGuest, st.ReplaceState, st.RestoreMemory, st.RevertNatively, st.StartGuest)
 
 
 @dataclass(frozen=True, kw_only=True)

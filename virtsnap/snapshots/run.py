@@ -23,7 +23,7 @@ from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.local_files import sync_files
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.catalog import Facts, SavedMemory, read_snapshot, renamed, with_facts
+from virtsnap.snapshots.catalog import Facts, SavedMemory, SavedState, read_snapshot, renamed, with_facts
 from virtsnap.snapshots.definition import (
     our_metadata,
     with_metadata_in_snapshot,
@@ -306,6 +306,16 @@ def _(step: st.RequireAbsent, context: Context) -> None:
 
 
 @perform.register
+def _(step: st.KeepState, context: Context) -> None:
+    context.host.files.pack_state(step.places, step.archive)
+
+
+@undo.register
+def _(step: st.KeepState, context: Context) -> None:
+    context.host.files.remove_state(step.archive)
+
+
+@perform.register
 def _(step: st.TakeSnapshot, context: Context) -> None:
     with _aborting(context):
         context.domain.take_snapshot(step.xml, disk_only=step.memory_path is None, asked=step.asked)
@@ -391,16 +401,24 @@ def _(step: st.RecordFacts, context: Context) -> None:
 
 def measured(files: HypervisorFiles, facts: Facts) -> Facts:
     """Look up sizes and times of a snapshot's files, now that they are frozen."""
-    memory = facts.memory
+    memory, beside = facts.memory, facts.beside
     if memory is not None:
-        found = files.facts_of(memory.path)
-        if found is None:
-            raise HypervisorError(f"{memory.path}: libvirt said it wrote the memory, and there is no file")
-        memory = SavedMemory(path=memory.path, size_bytes=found.size_bytes, mtime_ns=found.mtime_ns)
+        size, mtime = _size_and_time(files, memory.path)
+        memory = SavedMemory(path=memory.path, size_bytes=size, mtime_ns=mtime)
+    if beside is not None:
+        size, mtime = _size_and_time(files, beside.path)
+        beside = SavedState(path=beside.path, size_bytes=size, mtime_ns=mtime)
     disks = tuple(
         replace(disk, layers=read_chain(files, disk.frozen.path, disk.frozen.format)) for disk in facts.disks
     )
-    return replace(facts, memory=memory, disks=disks)
+    return replace(facts, memory=memory, disks=disks, beside=beside)
+
+
+def _size_and_time(files: HypervisorFiles, path: str) -> tuple[int, int]:
+    found = files.facts_of(path)
+    if found is None:
+        raise HypervisorError(f"{path}: it was written, and there is no file")
+    return found.size_bytes, found.mtime_ns
 
 
 @perform.register
@@ -446,6 +464,21 @@ def _(step: st.RenameObject, context: Context) -> None:
 @perform.register
 def _(step: st.StopGuest, context: Context) -> None:
     context.domain.stop(is_local=context.host.is_local)
+
+
+@perform.register
+def _(step: st.ReplaceState, context: Context) -> None:
+    if not context.host.files.is_taken(step.before):  # else one that died replaced what is there
+        context.host.files.pack_state(step.places, step.before)
+    if step.archive is not None:
+        context.host.files.unpack_state(step.archive, step.places)
+
+
+@undo.register
+def _(step: st.ReplaceState, context: Context) -> None:
+    if context.host.files.is_taken(step.before) and not context.domain.is_active():
+        context.host.files.unpack_state(step.before, step.places)
+    context.host.files.remove_state(step.before)
 
 
 @perform.register

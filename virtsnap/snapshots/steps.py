@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from virtsnap.domain_xml.beside_disks import StatePlace
 from virtsnap.snapshots.catalog import Facts
 
 
@@ -89,6 +90,38 @@ class RequireAbsent(Step):
     def describe(self) -> str:
         """See Step."""
         return "see that there is no file yet where the snapshot's will be"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepState(Step):
+    """Copy what a shut-off domain keeps beside its disks into an archive. Undo: remove it."""
+
+    phase = "save"
+    archive: str
+    places: tuple[StatePlace, ...]
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"copy {', '.join(place.what for place in self.places)} into {self.archive}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaceState(Step):
+    """Put the snapshot's state beside the disks in the place of today's, which is kept in `before`.
+
+    `archive` None puts nothing there: the memory brings it. Undo: put back what was there, and remove
+    `before`. While a guest runs nothing is put anywhere.
+    """
+
+    phase = "restore"
+    archive: str | None
+    before: str
+    places: tuple[StatePlace, ...]
+
+    def describe(self) -> str:
+        """See Step."""
+        what = ", ".join(place.what for place in self.places)
+        return f"keep {what} in {self.before}" + (f", and put back {self.archive}" if self.archive else "")
 
 
 @dataclass(frozen=True, kw_only=True)

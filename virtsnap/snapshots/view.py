@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from virtsnap.domain_xml.live import Disk
+from virtsnap.domain_xml.beside_disks import StatePlace, places_beside_disks
+from virtsnap.domain_xml.live import Disk, parse_xml
 from virtsnap.snapshots.catalog import Catalog, Snapshot
 from virtsnap.snapshots.places import is_native_overlay, is_ours
 
@@ -26,7 +27,8 @@ class View:
     """A domain, its snapshots, and the chains of files under both.
 
     `chains` gives for the path of a disk all files of its chain, itself first;
-    a path whose chain could not be followed is not in it.
+    a path whose chain could not be followed is not in it. `tpm_root` is where the hypervisor has the domain's
+    TPM; `unreachable` says what beside the disks cannot be kept, and why.
     """
 
     name: str
@@ -40,6 +42,13 @@ class View:
     persistent_disks: tuple[Disk, ...]
     catalog: Catalog
     chains: Mapping[str, tuple[str, ...]]
+    tpm_root: str = ""
+    unreachable: tuple[str, ...] = ()
+
+    @property
+    def beside_disks(self) -> tuple[StatePlace, ...]:
+        """Give what the domain keeps beside its disks."""
+        return places_beside_disks(parse_xml(self.persistent_xml), tpm_root=self.tpm_root)
 
     @property
     def writable_disks(self) -> tuple[Disk, ...]:
@@ -72,20 +81,21 @@ class View:
         """Find the files of ours that nothing needs once `gone` is gone and the domain runs on `line`.
 
         A file that anything may still stand on is kept: where what `kept` or the line needs cannot be
-        known, only the memory images of `gone` go.
+        known, only the memory images of `gone` go, and the state beside its disks.
         """
         candidates = set(abandoned)
         for snapshot in gone:
             candidates |= self.files_of(snapshot) or set()
             candidates |= set(snapshot.overlay_paths)
-        memory = {snapshot.memory_path for snapshot in gone if snapshot.memory_path}
+        alone = {snapshot.memory_path for snapshot in gone if snapshot.memory_path}
+        alone |= {path for each in gone if each.facts is not None for path in each.facts.own_files}
         needed: set[str] = set()
         for used in (line, *(self.files_of(snapshot) for snapshot in kept)):
             if used is None:
-                candidates &= memory
+                candidates &= alone
             else:
                 needed |= used
-        candidates |= memory
+        candidates |= alone
         known = (*gone, *kept)
         paths = tuple(sorted(path for path in candidates - needed if self.was_made_for_us(path, known)))
         return Unneeded(paths=paths, needed=frozenset(needed))
