@@ -1,8 +1,8 @@
 """A second serial line becomes times: when the guest lived, and when it answered for the first time.
 
-In the guest a loop of the shell waits 10 ms for a line; it sends one dot where
+In the guest a loop of the shell waits 20 ms for a line; it sends one dot where
 none came, and where one came it sends that back. It forks nothing, so that it
-disturbs little and keeps its step under emulation too.
+disturbs little (a twentieth of a core under TCG) and keeps its step under emulation too.
 
 The clock of the dots is the host's. The guest's own would not do: QEMU stops
 it with the guest, so that a guest cannot see that it was paused.
@@ -30,7 +30,7 @@ _TICK_S = 0.01
 _MOST_TICKS = 100_000
 
 _LOOP = (
-    "stty -F TTY raw -echo && (exec setsid sh -c 'while :; do if read -t 0.01 -r line; "
+    "stty -F TTY raw -echo && (exec setsid sh -c 'while :; do if read -t 0.02 -r line; "
     "then echo \"!$line\"; else echo .; fi; done' <TTY >TTY 2>/dev/null &)"
 )
 
