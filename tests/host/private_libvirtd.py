@@ -158,6 +158,10 @@ class PrivateLibvirtd:
             return list(words), self._environment()
         return ["nsenter", "--mount", "--target", str(self.daemon_pid()), "--", *words], self._environment()
 
+    def tpm_folder(self, uuid: str) -> Path:
+        """Say where, as seen from here, the daemon has the TPM of a domain."""
+        return self.folder / ("lib/swtpm" if self._as_root else "etc/libvirt/qemu/swtpm") / uuid
+
     def log(self) -> str:
         """Give what the daemon logged so far, warnings and worse."""
         texts = [path.read_text(errors="replace") for path in sorted((self.folder / "log").glob("*.log"))]

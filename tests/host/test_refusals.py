@@ -353,16 +353,23 @@ def test_external_snapshots_of_plain_virsh_are_loaded(vm: Vm) -> None:
     assert tokens(guest) == ("two", "two")
 
 
-def test_an_internal_snapshot_is_listed_and_not_loaded(vm: Vm) -> None:
+def test_an_internal_snapshot_is_loaded_by_libvirt_while_there_is_no_external_one(vm: Vm) -> None:
     guest, domain = vm
+    put(guest, "one")
     guest.domain.snapshotCreateXML("<domainsnapshot><name>inside</name></domainsnapshot>")
-    number = guest.domain.ID()
     assert [each.is_internal for each in domain.snapshots()] == [True]
-    with pytest.raises(UnsupportedError, match="internal"):
-        domain.load_snapshot("inside")
+    put(guest, "two")
+    assert domain.load_snapshot("inside").state == "running"
+    assert tokens(guest) == ("one", "one")
     with pytest.raises(UnsupportedError, match="internal"):
         domain.remove_snapshot("inside")
+    domain.save_snapshot("outside")
+    put(guest, "three")
+    number = guest.domain.ID()
+    with pytest.raises(UnsupportedError, match="external ones"):
+        domain.load_snapshot("inside")
     assert still_runs(guest, number)
+    assert tokens(guest) == ("three", "three")
 
 
 def test_of_many_at_once_those_that_say_done_are_done_and_the_others_say_busy(vm: Vm, host_uri: str) -> None:

@@ -12,6 +12,7 @@ import click
 
 from virtsnap.cli.answer import answer, print_json
 from virtsnap.cli.main import Settings, end_in_order
+from virtsnap.cli.progress import shown_progress
 from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.api import SnapshotHost, connect
 from virtsnap.snapshots.catalog import Snapshot
@@ -49,13 +50,21 @@ def print_outcome(outcome: Outcome, settings: Settings, sentence: str) -> None:
         print_json(answer(
             outcome.op, domain=outcome.domain, name=outcome.name, state=outcome.state,
             phases_s=dict(outcome.phases_s), total_s=round(outcome.total_s, 4), bytes=dict(outcome.bytes),
-            warnings=list(outcome.warnings),
+            warnings=list(outcome.warnings), **_reopened(outcome),
         ))
         return
     if not settings.quiet:
         click.echo(sentence)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _reopened(outcome: Outcome) -> dict[str, Any]:
+    if outcome.op != "load":
+        return {}
+    return {"reopen": [
+        {key: value for key, value in asdict(endpoint).items() if value is not None} for endpoint in outcome.reopen
+    ]}
 
 
 @click.command()
@@ -84,10 +93,11 @@ def save(
             print_plan(domain.plan_save(name, directory=place, durable=durable), settings)
             return
         end_in_order()
-        outcome = domain.save_snapshot(
-            name, directory=place, description=description, with_digests=digests, durable=durable,
-            timeout_s=settings.timeout_s,
-        )
+        with shown_progress(domain, settings) as watch:
+            outcome = domain.save_snapshot(
+                name, directory=place, description=description, with_digests=digests, durable=durable,
+                timeout_s=settings.timeout_s, watch=watch,
+            )
     memory = outcome.bytes.get("memory")
     what = "disks alone" if memory is None else f"{decimal(memory)} of memory"
     print_outcome(outcome, settings, f"saved {outcome.domain} as {name}: {what}, {outcome.total_s:.2f} s")
@@ -100,16 +110,19 @@ def save(
 @click.option("--paused", is_flag=True, help="Leave the guest paused.")
 @click.option("--as-saved", is_flag=True, help="Leave the guest as it was at the save: running, paused or off.")
 @click.option("--verify", is_flag=True, help="Read all of the snapshot first, and compare it with its digests.")
+@click.option("--sync-time", is_flag=True, help="Have the guest's agent set its clock; warn where none answers.")
 @click.option("--engine", type=click.Choice(ENGINE_NAMES), help="Force a way to revert.")
 @_dry_run
 @click.pass_obj
 def load(
     settings: Settings, vm: str, name: str, keep_newer: bool, paused: bool, as_saved: bool,
-    verify: bool, engine: EngineName | None, dry_run: bool,
+    verify: bool, sync_time: bool, engine: EngineName | None, dry_run: bool,
 ) -> None:
     """Bring VM back to NAME, and let the guest run.
 
-    What was saved after NAME on its line is forgotten with its files once the guest runs.
+    What was saved after NAME on its line is forgotten with its files once the guest runs. Consoles and displays
+    have to be opened again; with --json the answer's `reopen` says which, and where. A --timeout counts up to the
+    stop of the old guest; from there on the load is finished.
     """
     refuse_readonly(settings)
     if paused and as_saved:
@@ -121,10 +134,11 @@ def load(
             print_plan(domain.plan_load(name, final=final, keep_newer=keep_newer, engine=engine), settings)
             return
         end_in_order()
-        outcome = domain.load_snapshot(
-            name, final=final, keep_newer=keep_newer, engine=engine, verify=verify,
-            timeout_s=settings.timeout_s,
-        )
+        with shown_progress(domain, settings) as watch:
+            outcome = domain.load_snapshot(
+                name, final=final, keep_newer=keep_newer, engine=engine, verify=verify, sync_time=sync_time,
+                timeout_s=settings.timeout_s, watch=watch,
+            )
     print_outcome(
         outcome, settings, f"loaded {name} into {outcome.domain}: {outcome.state}, {outcome.total_s:.2f} s"
     )

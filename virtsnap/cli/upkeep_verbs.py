@@ -9,6 +9,7 @@ import click
 
 from virtsnap.cli.answer import answer, print_json
 from virtsnap.cli.main import Settings, end_in_order
+from virtsnap.cli.progress import shown_progress
 from virtsnap.cli.snapshot_verbs import (
     connect_host,
     decimal,
@@ -63,7 +64,8 @@ def flatten(settings: Settings, vm: str, dry_run: bool) -> None:
             print_plan(domain.plan_flatten(), settings)
             return
         end_in_order()
-        outcome = domain.flatten(timeout_s=settings.timeout_s)
+        with shown_progress(domain, settings) as watch:
+            outcome = domain.flatten(timeout_s=settings.timeout_s, watch=watch)
     cost, freed = decimal(outcome.bytes.get("pulled", 0)), decimal(outcome.bytes.get("freed", 0))
     print_outcome(outcome, settings, f"flattened {outcome.domain}: {cost} written, {freed} freed")
 

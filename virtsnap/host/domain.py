@@ -158,6 +158,45 @@ class Domain:
         with contextlib.suppress(libvirt.libvirtError):
             self._handle.abortJob()
 
+    def set_clock(self, now_ns: int, *, patience_s: float = 3.0) -> None:
+        """Have the guest's agent set its clock; `now_ns` is Unix time.
+
+        An agent that libvirt does not know of yet (the guest has just been brought back) is waited for.
+        On failure: HypervisorError or UnsupportedError, no agent among the reasons; the clock may be what it was.
+        """
+        seconds, nseconds = divmod(now_ns, 10**9)
+        deadline = time.monotonic() + patience_s
+        with translated(f"{self.name}: cannot set the guest's clock"):
+            while True:
+                try:
+                    self._handle.setTime({"seconds": seconds, "nseconds": nseconds})
+                    return
+                except libvirt.libvirtError as exc:
+                    waiting = exc.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
+                    if not waiting or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+
+    def job_progress(self) -> tuple[int, int] | None:
+        """Give bytes done and bytes in all of the job that the domain is busy with; None where there is none.
+
+        Another thread may ask while one waits for the job.
+        """
+        try:
+            stats = self._handle.jobStats()
+        except libvirt.libvirtError:
+            return None
+        total = int(stats.get("data_total", 0))
+        return (int(stats.get("data_processed", 0)), total) if total else None
+
+    def pull_progress(self, target: str) -> tuple[int, int] | None:
+        """Give bytes done and bytes in all of a disk's block job; None where there is none."""
+        try:
+            job = self._handle.blockJobInfo(target, 0)
+        except libvirt.libvirtError:
+            return None
+        return (int(job["cur"]), int(job["end"])) if job and job.get("end") else None
+
     # Consoles
 
     def number(self) -> int | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from virtsnap.errors import BusyError, ExistsError, VirtsnapError
+from virtsnap.domain_xml.endpoints import Endpoint, read_endpoints
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.errors import BusyError, ExistsError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
 from virtsnap.host.chains import read_chain
@@ -29,7 +31,7 @@ from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_places, require_room_for
 from virtsnap.snapshots.recover import Recovered, recover
 from virtsnap.snapshots.run import Context, Outcome, run_plan
-from virtsnap.snapshots.steps import Plan, Step
+from virtsnap.snapshots.steps import Plan, PullLayers, Step
 from virtsnap.snapshots.view import View
 
 Watch = Callable[[Step], None]
@@ -139,6 +141,15 @@ class SnapshotDomain:
         """Say `running`, `paused`, `crashed` or `shutoff`."""
         return self._domain.power()
 
+    def progress(self, step: Step) -> tuple[int, int] | None:
+        """Give bytes done and in all of a step that another thread performs; None where libvirt does not say.
+
+        A save's memory and a flatten's layers are counted, a restore's memory is not.
+        """
+        if isinstance(step, PullLayers):
+            return self._domain.pull_progress(step.target)
+        return self._domain.job_progress()
+
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Give all snapshots, oldest first; those that plain virsh made too."""
         return observe_catalog(self._domain, with_secrets=False).snapshots
@@ -185,16 +196,20 @@ class SnapshotDomain:
 
     def load_snapshot(
         self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,
-        engine: EngineName | None = None, verify: bool = False, timeout_s: float | None = None,
-        watch: Watch | None = None,
+        engine: EngineName | None = None, verify: bool = False, sync_time: bool = False,
+        timeout_s: float | None = None, watch: Watch | None = None,
     ) -> Outcome:
         """Bring the domain back to `name`, and leave the guest running unless `final` says otherwise.
 
         `engine` forces a way to revert (`virtsnap.snapshots.engines`); None is the best on that host.
         `verify` reads all of the snapshot's files first and compares them with the recorded digests.
+        `sync_time` has the guest's agent set the clock; where none answers, the outcome has a warning.
+        `timeout_s` counts up to the old guest's stop: from there on the load is finished, and a warning says so.
 
-        Needs: an external snapshot whose files are whole; one that plain virsh made will do.
-        On success: the live and the persistent definition name the same fresh overlays. What was saved
+        Needs: an external snapshot whose files are whole; one that plain virsh made will do. An internal one is
+        libvirt's to load, while there is no external one; then all others are kept.
+        On success: the live and the persistent definition name the same fresh overlays; the outcome's
+        `reopen` names the consoles and displays that another QEMU has now. What was saved
         after `name` on its line is forgotten with its files, unless `keep_newer`.
         On failure: before the old guest's stop it runs on, untouched. After it the domain is shut off,
         its snapshots can be loaded, a start boots the disks of before; the message says so.
@@ -203,12 +218,52 @@ class SnapshotDomain:
 
         files = self._host.files
 
+        snapshot = observe_catalog(self._domain, with_secrets=False).get(name)
+        if snapshot is not None and snapshot.is_internal:
+            loaded = self._load_internal(snapshot, running=final == "running", paused=final == "paused")
+            return self._after_load(loaded, sync_time=sync_time)
+
         def prepare(view: View) -> _Prepared:
             if verify:
                 require_verified(files, facts_of(files, view.catalog.find(name), uuid=view.uuid))
             return self._plan_load(view, name, final, keep_newer, engine)
 
-        return self._operate("load", prepare, timeout_s=timeout_s, watch=watch)
+        return self._after_load(
+            self._operate("load", prepare, timeout_s=timeout_s, watch=watch), sync_time=sync_time
+        )
+
+    def _after_load(self, outcome: Outcome, *, sync_time: bool) -> Outcome:
+        """Set the clock and see what there is to be opened again; the load is done whatever comes of it."""
+        warnings, phases_s = list(outcome.warnings), dict(outcome.phases_s)
+        if sync_time:
+            started = time.monotonic()
+            try:
+                self._domain.set_clock(time.time_ns())
+            except VirtsnapError as exc:
+                warnings.append(f"{exc.message}: it shows the time of the save")
+            phases_s["clock"] = round(time.monotonic() - started, 4)
+        reopen: tuple[Endpoint, ...] = ()
+        if outcome.state != "shutoff":
+            with suppress(VirtsnapError):
+                reopen = read_endpoints(parse_xml(self._domain.live_xml()))
+        return replace(outcome, warnings=tuple(warnings), phases_s=phases_s, reopen=reopen)
+
+    def _load_internal(
+        self, snapshot: Snapshot, *, running: bool, paused: bool, force: bool = False
+    ) -> Outcome:
+        """Have libvirt load an internal snapshot. On failure: UnsupportedError where there is an external one."""
+        with self._held("load"):
+            started = time.monotonic()
+            external = [each.name for each in self.snapshots() if not each.is_internal]
+            if external:
+                raise UnsupportedError(
+                    f"{snapshot.name!r} is an internal snapshot, and there are external ones "
+                    f"({', '.join(external)}): its state is in a file under them"
+                )
+            self._domain.revert_to_internal(snapshot.object_name, running=running, paused=paused, force=force)
+            seconds = round(time.monotonic() - started, 4)
+            return Outcome(op="load", domain=self.name, name=snapshot.name, state=self.state(),
+                           phases_s={"restore": seconds})
 
     def plan_load(
         self, name: str, *, final: planning.Final = "running", keep_newer: bool = False,

@@ -93,7 +93,7 @@ def steps_to_finish(journal: Journal, domain: Domain, files: HypervisorFiles) ->
         if isinstance(step, st.TakeSnapshot):
             return steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain, files) else None
         if isinstance(step, _SWITCHES):
-            return _rest_of_load(steps[at:], journal, domain)
+            return _rest_of_load(steps[at:], journal, domain, files)
         if isinstance(step, (st.ForgetObjects, st.PullLayers)):
             return steps[at:]
     return None
@@ -116,7 +116,9 @@ def _is_complete(step: st.TakeSnapshot, domain: Domain, files: HypervisorFiles) 
     return all(now.get(target) == path for target, path in step.overlays)
 
 
-def _rest_of_load(rest: tuple[st.Step, ...], journal: Journal, domain: Domain) -> tuple[st.Step, ...] | None:
+def _rest_of_load(
+    rest: tuple[st.Step, ...], journal: Journal, domain: Domain, files: HypervisorFiles
+) -> tuple[st.Step, ...] | None:
     overlays = {step.path for step in journal.plan.steps if isinstance(step, st.MakeOverlay)}
     native = next((step for step in rest if isinstance(step, st.RevertNatively)), None)
     is_active = domain.is_active()
@@ -134,6 +136,8 @@ def _rest_of_load(rest: tuple[st.Step, ...], journal: Journal, domain: Domain) -
     if resumed and not is_active:
         # It ran and was switched off: both definitions are there, a start boots the loaded line.
         return ()
+    if not is_active and not all(files.exists(path) for path in overlays):
+        return None  # there was no guest to stop, and it was killed before its overlays were made
     # Redone from the stop: nothing ran on the overlays. libvirt's own revert makes others each time.
     again = (st.StopGuest(),) if is_ours and not isinstance(rest[0], st.StopGuest) else ()
     return (*again, *rest)

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
+from virtsnap.domain_xml.endpoints import Endpoint
 from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
 from virtsnap.host import Domain, Host
@@ -41,7 +42,10 @@ _NO_FILE = "/nonexistent/virtsnap"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an operation did: the guest's state after it, seconds by phase, bytes by kind, what did not tidy up."""
+    """What an operation did: the guest's state after it, seconds by phase, bytes by kind, what did not tidy up.
+
+    `reopen` is what has to be opened again, because another QEMU has it now.
+    """
 
     op: str
     domain: str
@@ -50,6 +54,7 @@ class Outcome:
     phases_s: Mapping[str, float]
     bytes: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    reopen: tuple[Endpoint, ...] = ()
 
     @property
     def total_s(self) -> float:
@@ -81,11 +86,10 @@ class Context:
         """Give what every persistent definition carries while the operation runs."""
         return (claim_element(self.claim), *(() if self.journal is None else self.journal.elements()))
 
-    def require_time(self, doing: str) -> None:
-        """Raise OperationTimeoutError when no time is left."""
+    def is_late(self) -> bool:
+        """Say whether there is a limit, and no time left."""
         left = self.remaining_s()
-        if left is not None and left <= 0:
-            raise OperationTimeoutError(f"{self.domain.name}: the time ran out before: {doing}")
+        return left is not None and left <= 0
 
 
 def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None] | None = None) -> Outcome:
@@ -101,8 +105,8 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
     try:
         _open_journal(plan, context)
         for step in plan.steps:
-            if not stopped:
-                context.require_time(step.describe())
+            if not stopped and context.is_late():
+                raise _out_of_time(plan, step)
             if watch is not None:
                 watch(step)
             begun.append(step)
@@ -117,11 +121,26 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
         if isinstance(exc, VirtsnapError) and (stopped or problems):
             raise _told(exc, context.domain.name, stopped=stopped, problems=problems) from exc
         raise
-    warnings = tidy_up(plan, context, watch=watch)
+    # What comes after a load's point of no return is not cut short: it would leave the domain shut off.
+    late = stopped and context.is_late()
+    warnings = [_FINISHED_LATE] if late else []
+    warnings += tidy_up(plan, context, watch=watch)
     return Outcome(
         op=plan.op, domain=plan.domain, name=plan.name, state=_state(context.domain),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
         bytes=dict(context.bytes), warnings=tuple(warnings),
+    )
+
+
+_FINISHED_LATE = "the time ran out after the point of no return (the old guest's stop), so the load was finished"
+
+
+def _out_of_time(plan: st.Plan, step: st.Step) -> OperationTimeoutError:
+    has_stop = any(isinstance(each, st.StopGuest) for each in plan.steps)
+    side = "before the point of no return: " if has_stop else ""
+    return OperationTimeoutError(
+        f"{plan.domain}: the time ran out {side}before it came to: {step.describe()}",
+        hint="the guest goes on as before; nothing has changed",
     )
 
 

@@ -120,11 +120,7 @@ class SnapshotTree(SnapshotDomain):
     ) -> Outcome | None:
         """Bring the domain back to a snapshot and keep all others; None for an internal one, libvirt's work."""
         if snapshot.is_internal:
-            with self._held("snapshot-revert"):
-                _require_all_internal(observe_catalog(self._domain))
-                self._domain.revert_to_internal(
-                    snapshot.object_name, running=final == "running", paused=final == "paused", force=force
-                )
+            self._load_internal(snapshot, running=final == "running", paused=final == "paused", force=force)
             return None
         return self.load_snapshot(snapshot.name, final=final, keep_newer=True, timeout_s=timeout_s)
 
