@@ -22,6 +22,7 @@ from virtsnap.domain_xml.live import parse_xml
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError, UsageError
 from virtsnap.host.state_archive import unreachable
 from virtsnap.snapshots.catalog import read_catalog
+from virtsnap.snapshots.definition import on_new_overlays
 from virtsnap.snapshots.engines.restore import RestoreEngine
 from virtsnap.snapshots.plan import (
     Final,
@@ -236,6 +237,47 @@ def test_a_load_keeps_what_is_beside_the_disks_after_the_stop_and_puts_back_what
 def test_rm_takes_the_archive_of_what_was_beside_the_disks_along() -> None:
     snapshot = ours(1, "a", parent=None, chain=[BASE], state="shutoff", domain=UEFI_AND_TPM)
     assert f"{FOLDER}/00000001.state" in removed(plan_remove("a", view(read_catalog([(snapshot, True)]))))
+
+
+BLOCK = (
+    "<domain><name>sut</name><os/><devices><disk type='block' device='disk'><driver name='qemu' type='raw'/>"
+    "<source dev='/dev/loop7'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
+)
+
+
+def test_a_block_device_needs_a_place_for_its_overlay_and_becomes_a_file() -> None:
+    of = view(xml=BLOCK, chain=["/dev/loop7"])
+    with pytest.raises(UnsupportedError, match="no writable disk in a file"):
+        save("s", of)
+    take = save("s", of, "/images").steps[2]
+    assert isinstance(take, TakeSnapshot)
+    assert take.overlays == (("vda", f"{FOLDER}/000000aa-vda.qcow2"),)
+    disk = parse_xml(on_new_overlays(BLOCK, {"vda": "/images/x.qcow2"})).find("devices/disk")
+    assert disk is not None
+    source = disk.find("source")
+    assert source is not None
+    assert (disk.get("type"), source.items()) == ("file", [("file", "/images/x.qcow2")])
+
+
+def test_a_network_disk_is_refused_with_the_reason() -> None:
+    network = "<disk type='network' device='disk'><source protocol='nbd' name='x'/><target dev='vdb'/></disk>"
+    with pytest.raises(UnsupportedError, match="vdb is of type network"):
+        save("s", view(xml=domain_xml(devices=network)))
+
+
+@pytest.mark.parametrize("xml", [
+    domain_xml(extra=QEMU.format("<qemu:arg value='-device'/><qemu:arg value='nvme,serial=x'/>")),
+    domain_xml(extra=QEMU.format(
+        "<qemu:arg value='-device'/><qemu:arg value='{&quot;driver&quot;:&quot;nvme&quot;}'/>"
+    )),
+    domain_xml(devices="<controller type='nvme' index='0'/>"),
+])
+def test_nvme_is_refused_before_qemu_11_where_its_memory_is_to_be_saved(xml: str) -> None:
+    old = dataclasses.replace(view(xml=xml), qemu_version=(10, 0))
+    with pytest.raises(UnsupportedError, match="NVMe"):
+        save("s", old)
+    save("s", dataclasses.replace(old, qemu_version=(11, 1)))
+    save("s", dataclasses.replace(view(xml=xml, active=False), qemu_version=(10, 0)))
 
 
 def test_a_broken_chain_is_refused() -> None:

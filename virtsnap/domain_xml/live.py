@@ -21,7 +21,7 @@ _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """One `<disk>`. `path` is None for an empty drive or a disk that is not a file."""
+    """One `<disk>`. `path` is None for an empty drive and for a disk that is neither a file nor a block device."""
 
     target: str
     device: str
@@ -50,13 +50,18 @@ def read_disks(domain: etree._Element) -> tuple[Disk, ...]:
     return tuple(_read_disk(disk) for disk in domain.iterfind("devices/disk"))
 
 
+# The attribute of <source> that names what is on this machine, by the disk's type
+_PATH_IN = {"file": "file", "block": "dev"}
+
+
 def _read_disk(disk: etree._Element) -> Disk:
     target, source, driver = disk.find("target"), disk.find("source"), disk.find("driver")
+    named_in = _PATH_IN.get(disk.get("type", "file"))
     return Disk(
         target=_attribute(target, "dev") or "",
         device=disk.get("device", "disk"),
         source_type=disk.get("type", "file"),
-        path=_attribute(source, "file"),
+        path=None if named_in is None else _attribute(source, named_in),
         format=_attribute(driver, "type"),
         is_read_only=disk.find("readonly") is not None,
         is_shareable=disk.find("shareable") is not None,
@@ -124,6 +129,17 @@ def writable_passthrough_drives(domain: etree._Element) -> tuple[str, ...]:
         and not _is_on(_read_only(node))
         and node.get("driver") not in _HARMLESS_DRIVERS
     ]
+    return tuple(found)
+
+
+def nvme_controllers(domain: etree._Element) -> tuple[str, ...]:
+    """Name the emulated NVMe controllers of a domain: libvirt's own (11.5 and later), and passed-through ones."""
+    own = domain.iterfind("devices/controller[@type='nvme']")
+    found = [f"controller nvme {each.get('index')}" for each in own]
+    words = [arg.get("value", "") for arg in domain.iterfind(f"{{{QEMU_NS}}}commandline/{{{QEMU_NS}}}arg")]
+    for option, value in _options(words):
+        if option == "device" and (value.partition(",")[0] == "nvme" or _blockdev(value).get("driver") == "nvme"):
+            found.append(f"-device {value}")
     return tuple(found)
 
 

@@ -16,13 +16,17 @@ from virtsnap.domain_xml.beside_disks import StatePlace
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """What a look at a file tells without reading it. `held_bytes` is what it takes on disk."""
+    """What a look at a file tells without reading it. `held_bytes` is what it takes on disk.
+
+    A block device has neither: its times say nothing about what was written to it, so they are 0.
+    """
 
     size_bytes: int
     held_bytes: int
     mtime_ns: int
     uid: int
     gid: int
+    is_device: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class HypervisorFiles(Protocol):
     # Looking
 
     def facts_of(self, path: str) -> FileFacts | None:
-        """Look at a regular file; None where there is none.
+        """Look at a regular file or a block device; None where there is none.
 
         On failure: UnsupportedError for something else of that name, HypervisorError for a folder that
         cannot be searched.

@@ -116,6 +116,12 @@ class Host:
         except libvirt.libvirtError:
             return 0
 
+    @property
+    def qemu_version(self) -> tuple[int, int]:
+        """Give QEMU's version, as in (7, 2); (0, 0) where libvirt found none."""
+        number = self.hypervisor_version()
+        return (number // 1_000_000, number // 1_000 % 1_000)
+
     def define(self, xml: str) -> Domain:
         """Make or replace a persistent definition; a running guest is not touched."""
         with translated("cannot define the domain"):

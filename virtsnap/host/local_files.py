@@ -30,8 +30,11 @@ class LocalFiles:
             return None
         except OSError as exc:
             raise HypervisorError(f"{path}: {exc.strerror}") from exc
+        if stat.S_ISBLK(found.st_mode):
+            return FileFacts(size_bytes=_device_bytes(path), held_bytes=0, mtime_ns=0, uid=found.st_uid,
+                             gid=found.st_gid, is_device=True)
         if not stat.S_ISREG(found.st_mode):
-            raise UnsupportedError(f"{path}: is not a regular file")
+            raise UnsupportedError(f"{path}: is neither a regular file nor a block device")
         return FileFacts(
             size_bytes=found.st_size, held_bytes=found.st_blocks * 512, mtime_ns=found.st_mtime_ns,
             uid=found.st_uid, gid=found.st_gid,
@@ -217,6 +220,14 @@ def sync_files(paths: Iterable[str]) -> None:
                 os.close(fd)
         except OSError as exc:
             raise HypervisorError(f"{path}: cannot be written to the disk: {exc.strerror}") from exc
+
+
+def _device_bytes(path: str) -> int:
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.seek(0, os.SEEK_END)
+    except OSError as exc:
+        raise HypervisorError(f"{path}: {exc.strerror}") from exc
 
 
 def _run(words: list[str], *, failed: str, umask: int = -1) -> None:

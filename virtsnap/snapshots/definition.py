@@ -19,6 +19,8 @@ from virtsnap.snapshots.catalog import OUR_NAMESPACES, strip_our_metadata, to_te
 def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
     """Give a `<domain>` whose disks are these files (target → path of a qcow2) and nothing else changed.
 
+    A block device becomes a file, its overlay.
+
     The definition inside a memory image names the disks of *before* the
     snapshot: restored unchanged, the guest would write into them.
     `<backingStore>` goes: libvirt takes it as the whole truth about a chain,
@@ -36,9 +38,11 @@ def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
         source, driver = disk.find("source"), disk.find("driver")
         if source is None:
             source = etree.SubElement(disk, "source")
+        disk.set("type", "file")
         source.set("file", path)
-        if "index" in source.attrib:
-            del source.attrib["index"]
+        for name in ("index", "dev"):
+            if name in source.attrib:
+                del source.attrib[name]
         if driver is None:
             driver = etree.SubElement(disk, "driver", {"name": "qemu"})
         driver.set("type", "qcow2")

@@ -10,7 +10,7 @@ merged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -35,6 +35,7 @@ class Merge:
     base: str
     base_format: str
     base_was: tuple[int, int] | None
+    is_device: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,10 @@ class Leaving:
     xml_on_own_files: str = field(default="", repr=False)
 
 
-def plan_leaving(view: View, *, formats: dict[str, str]) -> Leaving:
+def plan_leaving(view: View, *, formats: dict[str, str], devices: frozenset[str] = frozenset()) -> Leaving:
     """Find what virtsnap made for a shut-off domain; `formats` are those of the users' files, by path.
+
+    `devices` are those of them that are block devices.
 
     On failure: UnsupportedError where a chain cannot be followed down to the user's file.
     """
@@ -75,7 +78,7 @@ def plan_leaving(view: View, *, formats: dict[str, str]) -> Leaving:
                 "so what the guest wrote cannot be brought there"
             )
         merges.append(Merge(target=disk.target, top=disk.path, base=base, base_format=formats.get(base, "qcow2"),
-                            base_was=recorded.get(base)))
+                            base_was=recorded.get(base), is_device=base in devices))
     paths = {merge.top for merge in merges}
     for snapshot in view.catalog.snapshots:
         paths |= {path for path in (*snapshot.overlay_paths, snapshot.memory_path) if path}
@@ -98,7 +101,10 @@ def _on_own_files(xml: str, merges: list[Merge]) -> str:
         merge = by_target.get(target.get("dev", "")) if target is not None else None
         if merge is None or source is None:
             continue
-        source.set("file", merge.base)
+        if merge.is_device:
+            del source.attrib["file"]
+        disk.set("type", "block" if merge.is_device else "file")
+        source.set("dev" if merge.is_device else "file", merge.base)
         if driver is not None:
             driver.set("type", merge.base_format)
         for element in disk.findall("backingStore"):
@@ -118,7 +124,8 @@ def leave(
     try:
         with Lock(domain, "undefine"):
             view = observe(host, domain, refuse_managed_save=False)
-            leaving = plan_leaving(view, formats=_formats(host.files, view))
+            formats = _formats(host.files, view)
+            leaving = plan_leaving(view, formats=formats, devices=_devices(host.files, formats))
             moves = removes_disks and bool(leaving.merges)
             if moves:
                 # virsh removes what the definition names: the user's files, not our overlays.
@@ -141,6 +148,10 @@ def has_files_of_ours(domain: Domain) -> bool:
     paths = [disk.path for disk in disks]
     paths += [path for snapshot in snapshots for path in (*snapshot.overlay_paths, snapshot.memory_path)]
     return any(path is not None and is_ours(path, domain.uuid) for path in paths)
+
+
+def _devices(files: HypervisorFiles, paths: Iterable[str]) -> frozenset[str]:
+    return frozenset(path for path in paths if (found := files.facts_of(path)) is not None and found.is_device)
 
 
 def _formats(files: HypervisorFiles, view: View) -> dict[str, str]:

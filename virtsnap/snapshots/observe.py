@@ -54,7 +54,7 @@ def observe(host: Host, domain: Domain, *, refuse_managed_save: bool = True) -> 
         name=domain.name, uuid=domain.uuid, state=domain.power(), is_active=domain.is_active(),
         is_persistent=domain.is_persistent(), live_xml=live, persistent_xml=persistent, disks=disks,
         persistent_disks=persistent_disks, catalog=catalog, chains=_chains(host.files, tops.items()),
-        tpm_root=root, unreachable=host.files.unreachable_state(beside),
+        qemu_version=host.qemu_version, tpm_root=root, unreachable=host.files.unreachable_state(beside),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from virtsnap.domain_xml.beside_disks import places_beside_disks
-from virtsnap.domain_xml.live import Disk, parse_xml, writable_passthrough_drives
+from virtsnap.domain_xml.live import Disk, nvme_controllers, parse_xml, writable_passthrough_drives
 from virtsnap.errors import ExistsError, UnsupportedError
 from virtsnap.host.files import Layer
 from virtsnap.snapshots import places
@@ -174,7 +174,9 @@ def obstacles_to_save(view: View, *, with_memory: bool | None = None) -> list[st
     why = "the disks alone are to be saved" if view.is_active else "it is shut off"
     obstacles = [obstacle for disk in view.writable_disks if (obstacle := _obstacle(disk, view))]
     obstacles += _passthrough(view)
-    if not with_memory:
+    if with_memory:
+        obstacles += _unwritable_devices(view)
+    else:
         obstacles += (
             [f"{why}, and {place.what} would not be kept without its memory" for place in view.beside_disks]
             if view.is_active else [f"{why}, and {problem}" for problem in view.unreachable]
@@ -191,10 +193,25 @@ def _passthrough(view: View) -> list[str]:
     ]
 
 
+def _unwritable_devices(view: View) -> list[str]:
+    """Name devices whose state this QEMU cannot write out; what else blocks it, it says itself (`check`)."""
+    if view.qemu_version >= _NVME_CAN_BE_SAVED or view.qemu_version == (0, 0):
+        return []
+    version = ".".join(map(str, view.qemu_version))
+    return [
+        f"an NVMe controller ({name}) has a state that QEMU {version} cannot write out; QEMU 11 can"
+        for name in nvme_controllers(parse_xml(view.live_xml))
+    ]
+
+
+_NVME_CAN_BE_SAVED = (11, 0)
+
+
 def _obstacle(disk: Disk, view: View) -> str | None:
     """Say why a writable disk cannot go into an external snapshot, or None."""
     rows: tuple[tuple[bool, str], ...] = (
-        (disk.source_type != "file", f"is of type {disk.source_type}, and only files can be kept"),
+        (disk.source_type not in ("file", "block"),
+         f"is of type {disk.source_type}, and only files and block devices can be kept"),
         (disk.path is None, "has no file"),
         (disk.device != "disk", f"is a {disk.device} device"),
         (disk.format not in (None, "raw", "qcow2"), f"has the format {disk.format}; raw and qcow2 can be kept"),
@@ -208,14 +225,13 @@ def _obstacle(disk: Disk, view: View) -> str | None:
 
 
 def folder_for(view: View, directory: str | None) -> str:
-    """Choose the folder of a domain's files: in `directory`, else beside the first writable disk."""
+    """Choose the folder of a domain's files: in `directory`, else beside the first writable disk in a file."""
     if directory is None:
-        if not view.writable_disks:
-            raise UnsupportedError(f"{view.name} has no writable disk to put its snapshots beside",
+        beside = [disk.path for disk in view.writable_disks if disk.source_type == "file" and disk.path]
+        if not beside:
+            raise UnsupportedError(f"{view.name} has no writable disk in a file to put its snapshots beside",
                                    hint="choose a place with --dir")
-        path = view.writable_disks[0].path
-        assert path is not None
-        directory = str(PurePosixPath(path).parent)
+        directory = str(PurePosixPath(beside[0]).parent)
     return places.folder_in(directory, view.uuid)
 
 

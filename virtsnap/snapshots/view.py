@@ -28,7 +28,8 @@ class View:
 
     `chains` gives for the path of a disk all files of its chain, itself first;
     a path whose chain could not be followed is not in it. `tpm_root` is where the hypervisor has the domain's
-    TPM; `unreachable` says what beside the disks cannot be kept, and why.
+    TPM; `unreachable` says what beside the disks cannot be kept, and why. `qemu_version` is (0, 0) where
+    nobody knows it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class View:
     chains: Mapping[str, tuple[str, ...]]
     tpm_root: str = ""
     unreachable: tuple[str, ...] = ()
+    qemu_version: tuple[int, int] = (0, 0)
 
     @property
     def beside_disks(self) -> tuple[StatePlace, ...]:

@@ -7,6 +7,8 @@ MiB), so it is there to be asked for, and never chosen.
 
 from __future__ import annotations
 
+from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.engines import Revert
 from virtsnap.snapshots.steps import RevertNatively, StartGuest, Step, StopGuest
 
@@ -17,8 +19,17 @@ class NativeEngine:
     name = "native"
 
     def prepare(self, revert: Revert) -> tuple[Step, ...]:
-        """Plan nothing: libvirt makes overlays of its own, named by the second, beside the frozen files."""
-        del revert
+        """Plan nothing: libvirt makes overlays of its own, named by the second, beside the frozen files.
+
+        On failure: UnsupportedError for disks that were block devices, where libvirt makes none.
+        """
+        saved = read_disks(parse_xml(revert.saved_xml or revert.persistent_xml))
+        devices = [disk.target for disk in saved if disk.is_writable and disk.source_type != "file"]
+        if devices:
+            raise UnsupportedError(
+                f"libvirt reverts to disks in files alone, and {', '.join(devices)} was none at the save",
+                hint="leave --engine out: `restore` can",
+            )
         return ()
 
     def switch(self, revert: Revert) -> tuple[Step, ...]:
