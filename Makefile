@@ -5,7 +5,7 @@ PYTHON_IN := .venv/bin/python
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 HOST := trixie
-.PHONY: verify-corpus corpus-figures help demo test test-all test-hosts test-whole fuzz bench bench-hosts bench-docs bench-convert lint setup packages guest hosts clean
+.PHONY: verify-corpus corpus-figures help demo test test-all test-hosts test-whole fuzz bench bench-hosts bench-docs bench-chain bench-convert lint setup packages guest hosts clean
 
 help:
 	@echo "make demo | test | test-all | test-hosts | test-whole | fuzz | bench | bench-hosts | lint | setup | guest | clean"
@@ -43,6 +43,10 @@ bench-docs:
 # 200,000 hostile inputs; `make test` takes 5,000.
 fuzz: setup
 	@VIRTSNAP_FUZZ_INPUTS=200000 $(PYTHON_IN) -m pytest tests/fuzz
+
+# Sixty saves, a flatten, and how fast a guest then reads what is at the bottom. Five minutes.
+bench-chain: setup
+	@$(PYTHON_IN) -m tests.bench_chain
 
 bench-convert: setup
 	@$(PYTHON_IN) -m tests.bench_convert $(CORPUS)
