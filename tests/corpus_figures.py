@@ -20,8 +20,8 @@ from rich.table import Table
 from tests.schema import SCHEMA_VERSION, schema_problem
 from virtsnap.command_line.shell_words import parse_shell_text
 from virtsnap.convert import convert_command_line
+from virtsnap.convert.head.machines import arch_of_emulator
 from virtsnap.convert.ledger import Outcome
-from virtsnap.convert.machines import arch_of_emulator
 
 OUTCOMES = [outcome.word for outcome in Outcome]
 LEFT = ("passthrough", "dropped")

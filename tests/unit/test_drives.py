@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from virtsnap.command_line.options import parse_options
-from virtsnap.convert.block_files import parse_file_name
-from virtsnap.convert.disk_targets import letters
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.drives import number_drives
-from virtsnap.convert.images import drives_of, read_image
+from virtsnap.convert.head.machine import read_machine
 from virtsnap.convert.ledger import NotSayable
-from virtsnap.convert.machine import read_machine
-from virtsnap.convert.scsi_hostdevs import host_address
+from virtsnap.convert.storage.block_files import parse_file_name
+from virtsnap.convert.storage.disk_targets import letters
+from virtsnap.convert.storage.drives import number_drives
+from virtsnap.convert.storage.images import drives_of, read_image
+from virtsnap.convert.storage.scsi_hostdevs import host_address
 from virtsnap.domain_xml.templates import Templates
 
 

@@ -8,10 +8,10 @@ from lxml import etree
 from tests.case_files import all_cases
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert import convert_command_line
-from virtsnap.convert.cpu_features import canonical, known_model, libvirt_feature
-from virtsnap.convert.globals import GLOBALS
-from virtsnap.convert.memory import ranges
-from virtsnap.convert.topology import prefers_sockets
+from virtsnap.convert.head.cpu_features import canonical, known_model, libvirt_feature
+from virtsnap.convert.head.globals import GLOBALS
+from virtsnap.convert.head.memory import ranges
+from virtsnap.convert.head.topology import prefers_sockets
 from virtsnap.errors import CommandLineError
 
 

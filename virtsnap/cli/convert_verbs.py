@@ -20,7 +20,7 @@ from virtsnap.cli.answer import answer, exit_code_of, print_json
 from virtsnap.cli.command_source import CommandLineCommand, CommandSource, read_file, read_one
 from virtsnap.cli.main import Settings
 from virtsnap.convert import Conversion, convert_command_line
-from virtsnap.convert.machines import arch_of_emulator
+from virtsnap.convert.head.machines import arch_of_emulator
 from virtsnap.domain_xml.domain_template import make_domain_template
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import UsageError, VirtsnapError

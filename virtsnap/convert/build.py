@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from lxml import etree
 
-from virtsnap.convert.ccw import CcwDevices
+from virtsnap.convert.buses.ccw import CcwDevices
+from virtsnap.convert.buses.virtio_keys import read_virtio_model
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys
 from virtsnap.convert.values import hexadecimal
-from virtsnap.convert.virtio_keys import read_virtio_model
 from virtsnap.domain_xml.templates import Element
 
 

@@ -10,39 +10,39 @@ from typing import Any
 from lxml import etree
 
 from virtsnap.command_line.options import parse_options
-from virtsnap.convert.audio import convert_audio
-from virtsnap.convert.ccw import CcwDevices
-from virtsnap.convert.defaults import convert_defaults
-from virtsnap.convert.descriptors import drop_descriptors
+from virtsnap.convert.buses.ccw import CcwDevices
+from virtsnap.convert.buses.pci_controllers import strip_zpci, write_board_root, write_root
+from virtsnap.convert.buses.usb import convert_machine_usb, settle_usb
+from virtsnap.convert.consoles.monitors import convert_monitors
+from virtsnap.convert.consoles.serials import convert_consoles, convert_serials
+from virtsnap.convert.consoles.virtio_serial import strip_port_numbers
 from virtsnap.convert.devices import convert_devices
-from virtsnap.convert.displays import convert_displays
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.filesystems import convert_virtfs
-from virtsnap.convert.globals import convert_card_roms
-from virtsnap.convert.guestfwd import convert_guestfwd
-from virtsnap.convert.head_subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
-from virtsnap.convert.inputs import write_ps2
-from virtsnap.convert.iommus import convert_machine_iommu
-from virtsnap.convert.mac_addresses import settle_macs
-from virtsnap.convert.machine import convert_machine, domain_name, read_machine
-from virtsnap.convert.misc_devices import convert_balloon, convert_nvram
-from virtsnap.convert.monitors import convert_monitors
-from virtsnap.convert.net_legacy import convert_nics
-from virtsnap.convert.panics import write_builtin_panic
-from virtsnap.convert.passthrough import convert_rest
-from virtsnap.convert.pci_controllers import strip_zpci, write_board_root, write_root
-from virtsnap.convert.plugged_drives import convert_plugged_drives
-from virtsnap.convert.readconfig import ReadFile, claim_configs, expand_configs, settle_configs
+from virtsnap.convert.head.descriptors import drop_descriptors
+from virtsnap.convert.head.globals import convert_card_roms
+from virtsnap.convert.head.machine import convert_machine, domain_name, read_machine
+from virtsnap.convert.head.subjects import FINISHING_SUBJECTS, HEAD_SUBJECTS
+from virtsnap.convert.network.guestfwd import convert_guestfwd
+from virtsnap.convert.network.mac_addresses import settle_macs
+from virtsnap.convert.network.net_legacy import convert_nics
+from virtsnap.convert.passed.passthrough import convert_rest
+from virtsnap.convert.peripherals.iommus import convert_machine_iommu
+from virtsnap.convert.peripherals.misc_devices import convert_balloon, convert_nvram
+from virtsnap.convert.peripherals.panics import write_builtin_panic
+from virtsnap.convert.peripherals.watchdogs import convert_watchdogs
 from virtsnap.convert.references import check_references
 from virtsnap.convert.report import write_report
 from virtsnap.convert.rows import Version
-from virtsnap.convert.serials import convert_consoles, convert_serials
-from virtsnap.convert.sounds import convert_sound_words
-from virtsnap.convert.storage_rest import finish_storage
-from virtsnap.convert.usb import convert_machine_usb, settle_usb
-from virtsnap.convert.video import convert_vga, settle_video
-from virtsnap.convert.virtio_serial import strip_port_numbers
-from virtsnap.convert.watchdogs import convert_watchdogs
+from virtsnap.convert.screens.audio import convert_audio
+from virtsnap.convert.screens.displays import convert_displays
+from virtsnap.convert.screens.inputs import write_ps2
+from virtsnap.convert.screens.sounds import convert_sound_words
+from virtsnap.convert.screens.video import convert_vga, settle_video
+from virtsnap.convert.storage.filesystems import convert_virtfs
+from virtsnap.convert.storage.plugged_drives import convert_plugged_drives
+from virtsnap.convert.storage.storage_rest import finish_storage
+from virtsnap.convert.unwritten.defaults import convert_defaults
+from virtsnap.convert.unwritten.readconfig import ReadFile, claim_configs, expand_configs, settle_configs
 from virtsnap.domain_xml.templates import Templates, writable
 from virtsnap.errors import CommandLineError
 

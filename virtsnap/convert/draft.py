@@ -11,13 +11,13 @@ from lxml import etree
 
 from virtsnap.command_line.keyval import Property
 from virtsnap.command_line.options import CommandLine
-from virtsnap.convert.controllers import Controllers
-from virtsnap.convert.head import Head
+from virtsnap.convert.buses.controllers import Controllers
+from virtsnap.convert.buses.pci import PciTopology
+from virtsnap.convert.buses.usb_ports import UsbPorts
+from virtsnap.convert.head.head import Head
+from virtsnap.convert.head.machines import Machine
 from virtsnap.convert.ledger import Word, words_of
-from virtsnap.convert.machines import Machine
-from virtsnap.convert.pci import PciTopology
 from virtsnap.convert.rows import Version
-from virtsnap.convert.usb_ports import UsbPorts
 from virtsnap.domain_xml.templates import Element, Templates
 
 Part = TypeVar("Part")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from virtsnap.convert.ledger import Word
-from virtsnap.convert.netdevs import DOWN_SCRIPT, SCRIPT
+from virtsnap.convert.network.netdevs import DOWN_SCRIPT, SCRIPT
 
 
 @dataclass(frozen=True, kw_only=True)

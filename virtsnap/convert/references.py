@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from virtsnap.command_line.options import CommandLine, Option
-from virtsnap.convert.readconfig import unread_configs
+from virtsnap.convert.unwritten.readconfig import unread_configs
 from virtsnap.errors import CommandLineError
 
 # Source: drive_new() in QEMU's blockdev.c.

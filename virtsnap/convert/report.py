@@ -7,7 +7,7 @@ from typing import Any
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.host_access import host_access
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.readconfig import options_inside
+from virtsnap.convert.unwritten.readconfig import options_inside
 
 
 def write_report(draft: Draft) -> dict[str, Any]:

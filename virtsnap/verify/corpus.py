@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, Literal
 
 from virtsnap.command_line.shell_words import parse_shell_text
-from virtsnap.convert.machines import arch_of_emulator
+from virtsnap.convert.head.machines import arch_of_emulator
 from virtsnap.errors import VirtsnapError
 from virtsnap.verify.compare import Comparison
 from virtsnap.verify.stand_ins import StandIn

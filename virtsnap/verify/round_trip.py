@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from virtsnap.command_line.options import CommandLine, Option, parse_options
-from virtsnap.convert.machines import arch_of_emulator, family_of
+from virtsnap.convert.head.machines import arch_of_emulator, family_of
 from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, parse_number, parse_size_bytes
 
 Values = dict[str, str]

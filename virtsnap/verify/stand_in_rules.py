@@ -15,8 +15,8 @@ from typing import Any
 
 from virtsnap.command_line.keyval import join_commas, split_commas
 from virtsnap.command_line.options import Option
+from virtsnap.convert.unwritten.vendor_configs import vendor_config
 from virtsnap.convert.values import parse_number, parse_size_bytes
-from virtsnap.convert.vendor_configs import vendor_config
 from virtsnap.verify.stand_ins import (
     DEFAULT_CDROM_BYTES,
     DEFAULT_DISK_BYTES,

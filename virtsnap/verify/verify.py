@@ -10,7 +10,7 @@ from pathlib import Path
 
 from virtsnap.command_line.shell_words import parse_shell_text
 from virtsnap.convert import convert_command_line
-from virtsnap.convert.machines import LIBVIRT_ARCH, arch_of_emulator
+from virtsnap.convert.head.machines import LIBVIRT_ARCH, arch_of_emulator
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host.hypervisor import is_local_uri

@@ -1,0 +1,1 @@
+"""Character devices: backends, and the ports and monitors that use them."""

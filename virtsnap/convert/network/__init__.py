@@ -1,0 +1,1 @@
+"""Network cards and the host's side of them become <interface>."""

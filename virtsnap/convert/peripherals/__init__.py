@@ -1,0 +1,1 @@
+"""Devices that are an element of their own and little more."""

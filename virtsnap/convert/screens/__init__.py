@@ -1,0 +1,1 @@
+"""What a person sees, hears and types on: displays, video cards, sound, input."""

@@ -1,0 +1,71 @@
+"""Keyboards, mice and tablets: on USB, on virtio, and the PS/2 pair that every PC has."""
+
+from __future__ import annotations
+
+from virtsnap.convert.build import build_device
+from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
+from virtsnap.convert.draft import Draft
+from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.rows import Bus, DeviceRow, Key, virtio
+from virtsnap.convert.values import on_off
+
+
+def _usb(type_: str, *drivers: str) -> DeviceRow:
+    return DeviceRow(drivers=drivers, template="input", bus=Bus.USB, holes={"type": type_, "bus": "usb"})
+
+
+def _build_virtio(draft: Draft, word: Word, row: DeviceRow) -> None:
+    driver = word.peek("driver") or ""
+    holes: dict[str, str | None] = {}
+    if driver.startswith("virtio-input-host"):
+        evdev = word.peek("evdev")
+        if not evdev or "\n" in evdev:
+            return  # QEMU would refuse it, and in its own words
+        holes["evdev"] = draft.absolute(evdev)
+    model = None
+    if driver.endswith("-non-transitional"):
+        model = "virtio-non-transitional"
+    elif driver.endswith("-transitional"):
+        model = "virtio-transitional"
+    build_device(draft, word, row, holes | {"input_model": model})
+
+
+def _virtio(type_: str, name: str, keys: tuple[Key, ...] = ()) -> DeviceRow:
+    # Transitional kinds there are of virtio-input-host alone.
+    plain = (name, f"{name}-pci", f"{name}-ccw", f"{name}-device")
+    names = virtio(name) if type_ == "passthrough" else plain
+    return DeviceRow(
+        drivers=names, template="input", bus=Bus.PCI, holes={"type": type_, "bus": "virtio"},
+        keys=(*keys, *VIRTIO_KEYS), build=_build_virtio,
+    )
+
+
+ROWS: tuple[DeviceRow, ...] = (
+    _usb("tablet", "usb-tablet"),
+    _usb("mouse", "usb-mouse"),
+    _usb("keyboard", "usb-kbd"),
+    _virtio("tablet", "virtio-tablet"),
+    _virtio("mouse", "virtio-mouse"),
+    _virtio("keyboard", "virtio-keyboard"),
+    _virtio("passthrough", "virtio-input-host", keys=(Key(key="evdev", hole="evdev"),)),
+)
+
+
+def write_ps2(draft: Draft) -> None:
+    """Write the PS/2 mouse and keyboard of a PC, and the host's input devices that feed them (input-linux)."""
+    for word in draft.group("object"):
+        if word.peek("qom-type") == "input-linux" and draft.knows((7, 4)) and word.has("evdev"):
+            repeat = word.has("repeat") and on_off(word.peek("repeat") or "") == "on"
+            grab_all = word.has("grab_all") and on_off(word.peek("grab_all") or "") == "on"
+            element = draft.fill("input", {
+                "type": "evdev", "dev": word.take("evdev"), "repeat": "on" if repeat else None,
+                "grab": "all" if grab_all else None, "grab_toggle": word.take("grab-toggle"),
+            })
+            for key in ("qom-type", "repeat", "grab_all"):
+                word.claim(key, Outcome.MAPPED)
+            word.claim("id", Outcome.IMPLIED)
+            draft.add(element, word)
+    if draft.machine.family.name not in {"pc", "q35", "isapc"} or draft.head.get("features", "ps2") == "off":
+        return
+    for type_ in ("mouse", "keyboard"):
+        draft.add(draft.fill("input", {"type": type_, "bus": "ps2"}))
