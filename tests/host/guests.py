@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import secrets
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from lxml import etree
 from tests.guest.build import GuestFiles
 from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
+from tests.host.booted import Booted, wake
 from tests.host.private_libvirtd import PrivateLibvirtd
 
 BOOT_TIMEOUT_S = 180.0
@@ -25,6 +28,8 @@ _OVMF = """<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd<
         <nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'>{folder}/vars.fd</nvram>"""
 
 _numbers = itertools.count(1)
+# Several test runs share a machine, and some tests look for their QEMU by its guest's name.
+_RUN = secrets.token_hex(3)
 
 # Without a handler the library prints every error to stderr, those that are expected too.
 libvirt.registerErrorHandler(lambda *_: None, None)
@@ -36,6 +41,7 @@ class RunningGuest:
 
     `folder` holds its files and vanishes with the test; `disks` are its qcow2
     overlays at the start, in the order of vda, vdb…; `domain` is a libvirt.virDomain.
+    One with nothing special was not booted but woken up (`tests.host.booted`).
     """
 
     name: str
@@ -44,7 +50,6 @@ class RunningGuest:
     console: GuestConsole
     folder: Path
     disks: tuple[Path, ...]
-    boot_s: float
 
 
 class GuestFarm:
@@ -63,6 +68,7 @@ class GuestFarm:
         self._folders: list[Path] = []
         # Copies of the guest's files: the default user must reach them, and may be given them.
         self.files = _copy_of(files, host.work / "guest-files")
+        self.files_digest = files.kernel.parent.name
 
     def new_folder(self, name: str) -> Path:
         """Make a folder that QEMU's user can reach and write to, removed with the domains."""
@@ -74,7 +80,7 @@ class GuestFarm:
 
     def new_name(self, stem: str = "guest") -> str:
         """Give a domain name that this test run has not used yet."""
-        return f"{stem}-{next(_numbers)}"
+        return f"{stem}-{_RUN}-{next(_numbers)}"
 
     def new_disk(self, folder: Path, name: str, *, size: str | None = None) -> Path:
         """Make a qcow2 in `folder`: an overlay over the guest's ext4 disk, or an empty one of `size`."""
@@ -122,12 +128,35 @@ class GuestFarm:
             memory_mib=memory_mib, cpus=cpus, extra_devices=extra_devices, before_devices=before_devices,
             machine=machine, firmware=_OVMF.format(folder=folder) if uefi else "",
         )  # fmt: skip
-        domain = self.make_domain(xml)
         opened = self.console(name, serial)
+        if uefi or extra_devices or before_devices or extra_disk_sizes:
+            domain = self.make_domain(xml)
+            opened.wait_ready(timeout_s=_UEFI_BOOT_TIMEOUT_S if uefi else BOOT_TIMEOUT_S)
+        else:
+            domain = self._woken(xml, name, disks[0], opened)
         return RunningGuest(
-            name=name, uri=self.uri, domain=domain, console=opened, folder=folder, disks=tuple(disks),
-            boot_s=opened.wait_ready(timeout_s=_UEFI_BOOT_TIMEOUT_S if uefi else BOOT_TIMEOUT_S),
-        )  # fmt: skip
+            name=name, uri=self.uri, domain=domain, console=opened, folder=folder, disks=tuple(disks)
+        )
+
+    def _woken(self, xml: str, name: str, disk: Path, console: GuestConsole) -> Any:
+        """Start a domain by waking up one that booted before; most tests need no boot of their own."""
+        def boot() -> Any:
+            domain = self.make_domain(xml)
+            console.wait_ready(timeout_s=BOOT_TIMEOUT_S)
+            console.wait_disk(timeout_s=BOOT_TIMEOUT_S)
+            console.check("sync")
+            return domain
+
+        names = {"work": str(self.host.work), "name": name}
+        version = self.connection.getLibVersion(), self.connection.getVersion()
+        kept = Booted(f"{version} {self.files_digest}").kept(xml, names=names, disk=disk, boot=boot)
+        with contextlib.suppress(libvirt.libvirtError):
+            self.connection.lookupByName(name).undefine()  # the first of its shape has just been saved
+        console.close()
+        self.adopt(name)
+        domain = wake(self.connection, kept, xml, names=names, disk=disk)
+        console.wait_ready()
+        return domain
 
     def console(self, name: str, serial: Path | None = None) -> GuestConsole:
         """Open the serial console of the domain `name`: at `serial`, or wherever its live XML says."""

@@ -38,7 +38,6 @@ def _ours(mark: str) -> list[str]:
 
 
 def test_stopped_daemon_leaves_no_process_mount_or_file(guest_files: GuestFiles, accelerator: DomainType) -> None:
-    mounts = Path("/proc/self/mounts").read_text()
     host = PrivateLibvirtd()
     host.start()
     folder = host.folder
@@ -50,7 +49,7 @@ def test_stopped_daemon_leaves_no_process_mount_or_file(guest_files: GuestFiles,
     host.stop()
     assert _ours(str(folder)) == []
     assert not folder.exists()
-    assert Path("/proc/self/mounts").read_text() == mounts
+    assert str(folder) not in Path("/proc/self/mounts").read_text()  # others may mount what they like
     host.stop()
 
 

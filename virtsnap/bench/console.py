@@ -86,6 +86,8 @@ class GuestConsole:
                 wait_s = min(1.5 * wait_s, MOST_REPEAT_S)
             for line in self._lines(min(deadline, repeat_at)):
                 match line.split(b" "):
+                    case [b"@ready"] if not started:
+                        repeat_at = 0.0  # it has just booted, and may not have heard the first request
                     case [b"@got", got] if got == nonce.encode():
                         started = True
                     case [b"@out", got, text] if got == nonce.encode():
