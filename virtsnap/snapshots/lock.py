@@ -126,13 +126,22 @@ class Lock:
         self.claim = Claim(token=new_token(), op=op, owner=this_process())
 
     def __enter__(self) -> Lock:
+        try:
+            self._take()
+        except BaseException:
+            # A call that failed after the claim was put down: it must not stay while this process lives on.
+            self._let_go()
+            raise
+        return self
+
+    def _take(self) -> None:
         holder = self._holder()
         for attempt in range(1, _TRIES + 1):
             if holder is None:
                 self._put()
                 holder = self._holder()
                 if holder is None:
-                    return self
+                    return
                 self.release()
             # Two that met and both stepped back would meet again without chance.
             time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - not a secret
@@ -150,6 +159,9 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
         # What was done is done: a claim that stays is broken once this process has ended.
         try:
             self.release()
