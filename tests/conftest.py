@@ -31,12 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "whole: a case that only `--whole` runs (`make test-whole`)")
+    config.addinivalue_line("markers", "whole: a case that only `--whole` runs (`make test-all`)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what only `--whole` runs, unless it is asked for by its name."""
-    if config.getoption("--whole") or any("[" in word for word in config.invocation_params.args):
+    if config.getoption("--whole") or any("[" in word for word in config.args):
         return
     left_out = [item for item in items if item.get_closest_marker("whole")]
     items[:] = [item for item in items if not item.get_closest_marker("whole")]
@@ -59,6 +59,15 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_report_header() -> list[str]:
     """Name what the tests run on."""
+    return _versions()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name it at the end too, where it is looked for after a long run."""
+    terminalreporter.write_line("ran on " + ", ".join(_versions()))
+
+
+def _versions() -> list[str]:
     found = []
     for words in (["libvirtd", "--version"], ["qemu-system-x86_64", "--version"]):
         try:
