@@ -1,8 +1,8 @@
-"""Run a verb that kills itself at a step: python -m tests.faults.killed before|after STEP WORDS…
+"""A verb that kills itself at a step: python -m tests.faults.killed before|after STEP WORDS…
 
-STEP counts the steps that are performed, tidying up included, from 1. `before`
-is after the journal has noted the step, `after` is before it notes the next.
-Where the verb has fewer steps it runs through, and its exit code is told.
+Steps count in the order in which they are performed, tidying up included, from
+1. `before` is after the journal has noted the step, `after` is before it notes
+the next. Where the verb has fewer steps it runs through, and its exit code is told.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Literal
 
 from virtsnap.cli.main import main
 from virtsnap.snapshots import recover, run, steps
+
+When = Literal["before", "after"]
 
 
 def kill_self() -> None:
@@ -20,21 +24,26 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    when, number, *words = sys.argv[1:]
+def run_until(when: When, number: int, words: Sequence[str]) -> int:
+    """Run a verb up to the step of this number."""
     seen = 0
     real = run.perform
 
     def perform(step: steps.Step, context: run.Context) -> None:
         """Perform a step, unless it is the last thing that we do."""
-        global seen
+        nonlocal seen
         seen += 1
-        if seen == int(number) and when == "before":
+        if seen == number and when == "before":
             kill_self()
         real(step, context)
-        if seen == int(number):
+        if seen == number:
             kill_self()
 
     for module in (run, recover):
         vars(module)["perform"] = perform
-    sys.exit(main(words))
+    return main(list(words)) or 0
+
+
+if __name__ == "__main__":
+    moment, step_number, *verb = sys.argv[1:]
+    sys.exit(run_until("before" if moment == "before" else "after", int(step_number), verb))

@@ -1,4 +1,4 @@
-"""libvirt answers an error at any single call: each index once, for save, replacing save, load and rm."""
+"""libvirt answers an error at any single call: each index once, for each plan that changes something."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from typing import Any
 import pytest
 
 from tests.faults.guest_with_two import GuestWithTwo
+from tests.host.test_save_and_load import tokens
 from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host import Domain, Host
+from virtsnap.snapshots.tree import SnapshotTree, connect_tree
 
-# More than an operation has: the rest finds that out and ends.
-MOST_CALLS = {"save c": 36, "save b": 48, "load a": 56, "rm a": 24}
-SAMPLE = {("save b", 20), ("load a", 22), ("load a", 30)}
+# Verb and its words: the calls that it makes at most, on any host, and what it makes of the snapshots.
+OPERATIONS: dict[str, tuple[int, Callable[[SnapshotTree], object], dict[str, str]]] = {
+    "save c": (45, lambda vm: vm.save_snapshot("c"), {"a": "a", "b": "b", "c": "now"}),
+    "save b": (63, lambda vm: vm.save_snapshot("b"), {"a": "a", "b": "now"}),
+    "load a": (60, lambda vm: vm.load_snapshot("a"), {"a": "a"}),
+    "rm a": (48, lambda vm: vm.remove_snapshot("a"), {"b": "b"}),
+    "flatten": (41, lambda vm: vm.flatten(), {"a": "a", "b": "b"}),
+    "snapshot-delete a --children": (
+        50, lambda vm: vm.delete(vm.find("a", vm.catalog()), scope="tree"), {},
+    ),
+}
+SAMPLE = {("save b", 20), ("load a", 22), ("load a", 30), ("flatten", 14)}
 CALLS = [
     pytest.param(words, index, id=f"{words.replace(' ', '-')}-{index}",
                  marks=() if (words, index) in SAMPLE else pytest.mark.whole)
-    for words, most in MOST_CALLS.items() for index in range(most)
+    for words, (most, _, _) in OPERATIONS.items() for index in range(most)
 ]
 
 
@@ -46,31 +57,35 @@ class Refusing:
 
 @pytest.mark.parametrize(("words", "index"), CALLS)
 def test_an_error_at_any_call(two: GuestWithTwo, words: str, index: int) -> None:
-    verb, name = words.split()
-    do: dict[str, Callable[[str], object]] = {
-        "save": two.domain.save_snapshot, "load": two.domain.load_snapshot, "rm": two.domain.remove_snapshot,
-    }
+    _, operate, left = OPERATIONS[words]
     failed: VirtsnapError | None = None
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, connect_tree(two.guest.uri) as host:
+        vm = host.tree(two.guest.name)
         refusing = Refusing(monkeypatch, index)
         try:
-            do[verb](name)
+            operate(vm)
         except VirtsnapError as exc:
             failed = exc
     code, said = two.command("recover", two.guest.name)
     assert code == 0, f"{failed}: {said}"
-    expected = {"a": "a", "b": "b"}
-    if failed is None or "was finished" in said:
-        if verb == "save":
-            expected[name] = "now"
-        elif verb == "rm":
-            del expected[name]
-        else:
-            del expected["b"]
-    elif verb == "load" and not two.guest.domain.isActive():
+    done = failed is None or "was finished" in said
+    if not done and not two.guest.domain.isActive():
+        assert words == "load a", refusing.refused
         assert two.on_disk() == "now", refusing.refused
     assert two.disagreements() == [], refusing.refused
-    if not two.guest.domain.isActive():
-        two.guest.domain.create()
-        two.guest.console.wait_disk(timeout_s=60)
-    two.assert_all_load(expected)
+    if two.is_untouched():
+        assert not done
+        assert tokens(two.guest) == ("now", "now")
+        return
+    two.assert_all_load(left if done else {"a": "a", "b": "b"})
+
+
+@pytest.mark.parametrize("words", OPERATIONS)
+def test_every_call_is_in_the_matrix(two: GuestWithTwo, words: str) -> None:
+    most, operate, left = OPERATIONS[words]
+    with pytest.MonkeyPatch.context() as monkeypatch, connect_tree(two.guest.uri) as host:
+        vm = host.tree(two.guest.name)
+        refusing = Refusing(monkeypatch, -1)
+        operate(vm)
+    assert refusing.seen <= most, f"{words} makes {refusing.seen} calls"
+    assert two.names() == left.keys()

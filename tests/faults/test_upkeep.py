@@ -150,7 +150,7 @@ def test_flatten_removes_layers_that_no_snapshot_needs(two: GuestWithTwo) -> Non
 
 
 def test_a_killed_flatten_is_finished(two: GuestWithTwo) -> None:
-    code, _ = two.command("flatten", two.guest.name, program=("-m", "tests.faults.killed", "after", "1"))
+    code, _ = two.command("flatten", two.guest.name, kill=("after", 1))
     assert code == -9
     code, said = two.command("recover", two.guest.name)
     assert (code, "the interrupted flatten" in said, "finished" in said) == (0, True, True), said

@@ -112,15 +112,17 @@ def mark_partial(path: Path) -> None:
 def test_a_visibly_damaged_snapshot_leaves_the_guest_running(vm: Vm, host_uri: str) -> None:
     guest, domain = vm
     put(guest, "one")
+    domain.save_snapshot("r")
+    overlay, base = Path(disk_files(guest, live=True)[0]), guest.disks[0]
     domain.save_snapshot("s")
     put(guest, "two")
     number, files = guest.domain.ID(), disk_files(guest, live=True)
-    memory, = (Path(path) for path in guest.folder.glob("virtsnap-*/*.mem"))
-    base = guest.disks[0]
-    # Moved, not copied, and moved back: the running guest has the base open.
+    memory = max(guest.folder.glob("virtsnap-*/*.mem"), key=lambda path: path.stat().st_mtime_ns)
+    # Moved, not copied, and moved back: the running guest has the disks open.
     damages: list[tuple[Path, Callable[[Path], object] | None, str]] = [
         (memory, None, "is missing"), (memory, truncate, "bytes, not"), (memory, mark_partial, "written to"),
         (memory, Path.touch, "written to"), (base, None, "no such file"), (base, Path.touch, "was changed"),
+        (overlay, None, "no such file"), (overlay, Path.touch, "was changed"), (overlay, truncate, "was changed"),
     ]
     for path, damage, words in damages:
         whole = path.with_name("whole")
@@ -138,7 +140,7 @@ def test_a_visibly_damaged_snapshot_leaves_the_guest_running(vm: Vm, host_uri: s
     assert still_runs(guest, number)
     assert disk_files(guest, live=True) == files
     assert tokens(guest) == ("two", "two")
-    assert names_in_libvirt(guest) == {"s"}
+    assert names_in_libvirt(guest) == {"r", "s"}
     domain.load_snapshot("s")
     assert tokens(guest) == ("one", "one")
 

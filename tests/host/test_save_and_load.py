@@ -49,8 +49,10 @@ def put(guest: RunningGuest, token: str) -> None:
 
 def tokens(guest: RunningGuest) -> tuple[str, str]:
     """Read the tokens in RAM and on disk, the disk's without the page cache."""
-    guest.console.check("echo 3 > /proc/sys/vm/drop_caches")
-    return guest.console.check("cat /run/token"), guest.console.check("cat /mnt/token")
+    ram, disk = guest.console.check(
+        "echo 3 > /proc/sys/vm/drop_caches; cat /run/token /mnt/token"
+    ).splitlines()
+    return ram, disk
 
 
 def disk_files(guest: RunningGuest, *, live: bool) -> list[str]:

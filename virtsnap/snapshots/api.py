@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Self
 
 from virtsnap.domain_xml.endpoints import Endpoint, read_endpoints
 from virtsnap.domain_xml.live import parse_xml
@@ -49,7 +50,7 @@ class SnapshotHost:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def __enter__(self) -> SnapshotHost:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
