@@ -16,8 +16,6 @@ from tests.host.test_save_and_load import disk_files, put, tokens
 from virtsnap.snapshots.api import SnapshotDomain
 from virtsnap.snapshots.catalog import Snapshot
 
-_BOOT_S = 60
-
 
 @dataclass(frozen=True, kw_only=True)
 class GuestWithTwo:
@@ -93,7 +91,7 @@ class GuestWithTwo:
     def start(self) -> None:
         """Boot the guest, which is off."""
         self.guest.domain.create()
-        self.guest.console.wait_disk(timeout_s=_BOOT_S)
+        self.guest.console.wait_disk()
 
     def on_disk(self) -> str:
         """Read the token on the disk: by the guest, or where it is off, as its next boot would find it."""

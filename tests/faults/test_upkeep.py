@@ -128,7 +128,7 @@ def test_flatten_shortens_the_chain_and_leaves_the_snapshots_byte_by_byte(two: G
     assert str(two.guest.disks[0]) in chain_of(two)
     if power == "off":
         two.guest.domain.create()
-        two.guest.console.wait_disk(timeout_s=60)
+        two.guest.console.wait_disk()
         assert two.guest.console.check("cat /mnt/token") == "now"
     else:
         assert tokens(two.guest) == ("now", "now")

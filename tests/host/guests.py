@@ -142,8 +142,8 @@ class GuestFarm:
         """Start a domain by waking up one that booted before; most tests need no boot of their own."""
         def boot() -> Any:
             domain = self.make_domain(xml)
-            console.wait_ready(timeout_s=BOOT_TIMEOUT_S)
-            console.wait_disk(timeout_s=BOOT_TIMEOUT_S)
+            console.wait_ready()
+            console.wait_disk()
             console.check("sync")
             return domain
 

@@ -251,7 +251,7 @@ def test_a_load_that_fails_after_the_stop_leaves_the_disks_of_before_bootable(
     assert disk_files(guest, live=False) == files
     assert own_files(guest) == before
     guest.domain.create()
-    guest.console.wait_disk(timeout_s=60)
+    guest.console.wait_disk()
     assert guest.console.check("cat /mnt/token") == "two"
     domain.load_snapshot("s")
     assert tokens(guest) == ("one", "one")
@@ -346,7 +346,7 @@ def test_external_snapshots_of_plain_virsh_are_loaded(vm: Vm) -> None:
     )
     put(guest, "four")
     domain.load_snapshot("disks")
-    guest.console.wait_disk(timeout_s=60)
+    guest.console.wait_disk()
     assert guest.console.check("cat /mnt/token") == "two"
     domain.remove_snapshot("theirs")
     # its files are not virtsnap's to remove

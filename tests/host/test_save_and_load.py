@@ -115,7 +115,7 @@ def test_after_a_load_power_off_and_start_boot_the_loaded_line(vm: Vm) -> None:
     guest.console.check("echo line > /mnt/line; sync")
     guest.domain.destroy()
     guest.domain.create()
-    guest.console.wait_ready(timeout_s=60)
+    guest.console.wait_ready()
     guest.console.wait_disk()
     assert guest.console.check("cat /mnt/token /mnt/line") == "one\nline"
 
@@ -219,10 +219,10 @@ def test_an_offline_snapshot_is_loaded_by_a_start(vm: Vm) -> None:
     assert saved.state == "shutoff"
     before = digest(guest.disks[0])
     guest.domain.create()
-    guest.console.wait_disk(timeout_s=60)
+    guest.console.wait_disk()
     guest.console.check("echo two > /mnt/token; sync")
     assert domain.load_snapshot("off").state == "running"
-    guest.console.wait_disk(timeout_s=60)
+    guest.console.wait_disk()
     assert guest.console.check("cat /mnt/token") == "one"
     assert digest(guest.disks[0]) == before
     assert domain.load_snapshot("off", final="as-saved").state == "shutoff"
@@ -292,7 +292,7 @@ def test_the_default_user_and_ownership_of_qemu_conf(default_user_farm: GuestFar
         assert tokens(guest) == ("three", "three")
         guest.domain.destroy()
         guest.domain.create()
-        guest.console.wait_disk(timeout_s=60)
+        guest.console.wait_disk()
         assert guest.console.check("cat /mnt/token") == "three"
         modes = {oct(path.stat().st_mode & 0o777) for path in guest.folder.glob("virtsnap-*/*")}
         assert modes == {"0o600"}

@@ -36,7 +36,7 @@ def test_a_stop_ends_the_process_and_reads_like_a_destroy(guest: RunningGuest) -
         assert guest.domain.state() == DESTROYED
         host.domain(guest.name).stop(is_local=True)  # it is no error when there is none
     guest.domain.create()
-    guest.console.wait_ready(timeout_s=60)
+    guest.console.wait_ready()
 
 
 def test_a_guest_that_hangs_is_stopped_as_well(guest: RunningGuest) -> None:

@@ -67,6 +67,17 @@ def test_text_before_and_after_a_revert_is_in_one_session(guest: RunningGuest) -
         ] * 3
 
 
+def numbers_in(session: ConsoleSession) -> list[int]:
+    """Give the numbers of all lines that have come so far."""
+    session.read_what_is_there()
+    return [int(word) for word in re.findall(rb"line (\d+)\n", session.output)]
+
+
+def jumps_in(numbers: list[int]) -> list[int]:
+    """Give the numbers that do not go on from the one before."""
+    return [later for sooner, later in pairwise(numbers) if later <= sooner]
+
+
 def test_nothing_that_the_guest_says_after_a_revert_is_lost(guest: RunningGuest) -> None:
     with ConsoleSession(guest.uri, guest.name, "--devname", "serial1", on_terminal=False) as session:
         session.wait_for("Escape character is ^]")
@@ -75,13 +86,14 @@ def test_nothing_that_the_guest_says_after_a_revert_is_lost(guest: RunningGuest)
         )
         session.wait_for("line 5\n")
         run(FRONT, guest.uri, "snapshot-create-as", guest.name, "s")
-        for _ in range(3):
-            time.sleep(0.5)
+        for reverts in range(1, 4):
             assert run(FRONT, guest.uri, "snapshot-revert", guest.name, "s").code == 0
-        time.sleep(0.5)
-        session.read_what_is_there()
-        numbers = [int(word) for word in re.findall(rb"line (\d+)\n", session.output)]
-    jumps = [later for sooner, later in pairwise(numbers) if later <= sooner]
+            deadline = time.monotonic() + 60
+            while len(jumps_in(numbers_in(session))) < reverts:
+                assert time.monotonic() < deadline, f"{reverts} reverts, {numbers_in(session)}"
+                time.sleep(0.1)
+        numbers = numbers_in(session)
+    jumps = jumps_in(numbers)
     assert len(jumps) == 3, "each revert takes the guest back once"
     assert len(set(jumps)) == 1, "and each time it goes on with the same line"
     assert all(later == sooner + 1 for sooner, later in pairwise(numbers) if later > sooner)
@@ -96,7 +108,7 @@ def test_a_session_goes_on_after_a_restart_and_ends_when_it_should(guest: Runnin
         guest.domain.destroy()
         time.sleep(1)
         guest.domain.create()
-        guest.console.wait_ready(timeout_s=90)
+        guest.console.wait_ready()
         guest.console.check("stty -F /dev/ttyS1 -echo raw")
         hear(session, guest, "again")
         with ConsoleSession(guest.uri, guest.name, "--devname=serial1", "--force") as second:

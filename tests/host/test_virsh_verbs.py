@@ -203,7 +203,7 @@ def test_what_is_not_supported_is_refused_by_name(guest: RunningGuest) -> None:
     assert run(FRONT, guest.uri, "snapshot-revert", name, "disks").code == 0
     assert not guest.domain.isActive()
     assert run(FRONT, guest.uri, "snapshot-revert", name, "disks", "--running").code == 0
-    guest.console.wait_disk(timeout_s=90)
+    guest.console.wait_disk()
     assert guest.console.check("cat /mnt/token") == "disks"
     put(guest, "halted")
     assert run(FRONT, guest.uri, "snapshot-create-as", name, "halted", "--halt", "--validate").code == 0
@@ -236,7 +236,7 @@ def svirt_job(farm: GuestFarm, folder: Path) -> RunningGuest:
     virsh(f"virsh define {definition}")
     virsh(f"virsh start {name} 2> /dev/null")
     assert "id='" in virsh(f"virsh dumpxml {name}")
-    guest.console.wait_disk(timeout_s=90)
+    guest.console.wait_disk()
     guest.console.check("stty -F /dev/ttyS1 -echo raw")
     program = [str(folder / "front" / "virsh")]
     with ConsoleSession(uri, name, "serial1", program=program) as session:
@@ -271,7 +271,7 @@ def test_the_command_lines_of_os_autoinst(farm: GuestFarm, tmp_path: Path) -> No
     # The disk is as the guest left it
     run(VIRSH, guest.uri, "define", str(tmp_path / "domain.xml"))
     run(VIRSH, guest.uri, "start", guest.name)
-    guest.console.wait_disk(timeout_s=90)
+    guest.console.wait_disk()
     assert guest.console.check("cat /mnt/token") == "last"
 
 

@@ -121,13 +121,13 @@ class GuestConsole:
             time.sleep(0.02)
         self._request(secrets.token_hex(6), command)
 
-    def wait_ready(self, *, timeout_s: float = 60) -> float:
+    def wait_ready(self, *, timeout_s: float = 180) -> float:
         """Wait until the guest answers; return the seconds that it took."""
         begun = time.monotonic()
         self.check("true", timeout_s=timeout_s)
         return time.monotonic() - begun
 
-    def wait_disk(self, *, timeout_s: float = 120) -> None:
+    def wait_disk(self, *, timeout_s: float = 180) -> None:
         """Wait until the ext4 disk is mounted; one on USB comes a second after the first answer."""
         self.check("until grep -q ' /mnt ' /proc/mounts; do sleep 0.1; done", timeout_s=timeout_s)
 
