@@ -12,7 +12,7 @@ import pytest
 from virtsnap.errors import HypervisorError, UnsupportedError, VirtsnapError
 from virtsnap.host.chains import read_chain
 from virtsnap.host.hypervisor import is_local_uri
-from virtsnap.host.local_files import LocalFiles, sync_files
+from virtsnap.host.local_files import LocalFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.host.qcow2 import read_qcow2_header
 
@@ -127,8 +127,8 @@ def test_all_files_and_the_folders_that_name_them_are_written_out(
     one.parent.mkdir()
     one.touch()
     other.touch()
-    sync_files([str(one), str(other), str(one)])
+    FILES.sync([str(one), str(other), str(one)])
     assert synced == [str(path) for path in (one, other, one.parent, tmp_path, tmp_path.parent)]
     other.unlink()
     with pytest.raises(HypervisorError, match="other: cannot be written to the disk"):
-        sync_files([str(other)])
+        FILES.sync([str(other)])

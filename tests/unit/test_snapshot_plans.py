@@ -34,6 +34,7 @@ from virtsnap.snapshots.plan import (
 )
 from virtsnap.snapshots.steps import (
     KeepState,
+    MakeOverlay,
     Plan,
     RecordFacts,
     RemoveFiles,
@@ -124,9 +125,14 @@ def test_replacing_drops_the_old_one_only_after_the_new_one_is_recorded() -> Non
 
 
 def test_a_shut_off_domain_gets_a_snapshot_without_memory() -> None:
-    take = save("s", view(active=False)).steps[2]
+    steps = save("s", view(active=False)).steps
+    overlay, take = steps[2:4]
+    assert isinstance(overlay, MakeOverlay)
     assert isinstance(take, TakeSnapshot)
     assert (take.memory_path, take.is_active) == (None, False)
+    # libvirt would make it readable by all, and no call of libvirt's changes that
+    assert take.overlays == (("vda", overlay.path),)
+    assert take.asked == {"reuse-external"}
 
 
 def test_a_transient_domain_is_persistent_for_the_length_of_a_save() -> None:
@@ -189,8 +195,10 @@ def beside(xml: str, *, active: bool = False) -> View:
 def test_uefi_variables_and_tpm_state_are_kept_where_the_memory_is_not() -> None:
     assert "KeepState" not in kinds(save("s", beside(UEFI_AND_TPM, active=True)))
     plan = save("s", beside(UEFI_AND_TPM))
-    assert kinds(plan) == ["MakeFolder", "RequireAbsent", "KeepState", "TakeSnapshot", "RecordFacts"]
-    absent, keep, record = plan.steps[1], plan.steps[2], plan.steps[4]
+    assert kinds(plan) == [
+        "MakeFolder", "RequireAbsent", "KeepState", "MakeOverlay", "TakeSnapshot", "RecordFacts"
+    ]
+    absent, keep, record = plan.steps[1], plan.steps[2], plan.steps[5]
     assert isinstance(absent, RequireAbsent)
     assert ARCHIVE in absent.paths
     assert isinstance(keep, KeepState)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ import click
 from virtsnap.cli.answer import answer, print_json
 from virtsnap.cli.main import Settings, end_in_order
 from virtsnap.cli.progress import shown_progress
-from virtsnap.errors import UnsupportedError
+from virtsnap.errors import UnsupportedError, UsageError
 from virtsnap.snapshots.api import SnapshotHost, connect
 from virtsnap.snapshots.catalog import Snapshot
 from virtsnap.snapshots.engines import ENGINE_NAMES, EngineName
@@ -27,6 +27,20 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 def connect_host(settings: Settings) -> SnapshotHost:
     """Connect as the global options say."""
     return connect(settings.uri, readonly=settings.readonly)
+
+
+def folder_on(host: SnapshotHost, directory: str) -> str:
+    """Give the absolute path of a folder that `--dir` names, on the hypervisor's machine.
+
+    On failure: UsageError for one that is not there, or is relative to a folder of another machine's.
+    """
+    if not host.is_local:
+        if not PurePosixPath(directory).is_absolute():
+            raise UsageError(f"--dir {directory}: is not absolute, and it is a folder of another machine")
+        return directory
+    if not Path(directory).is_dir():
+        raise UsageError(f"--dir {directory}: no such folder")
+    return str(Path(directory).absolute())
 
 
 def refuse_readonly(settings: Settings) -> None:
@@ -70,7 +84,7 @@ def _reopened(outcome: Outcome) -> dict[str, Any]:
 @click.command()
 @click.argument("vm")
 @click.argument("name")
-@click.option("--dir", "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+@click.option("--dir", "directory", metavar="DIR",
               help="Where the snapshot's folder is made; default: beside the first writable disk.")
 @click.option("--description", metavar="TEXT", help="A remark, kept in the snapshot.")
 @click.option("--durable", is_flag=True, help="End only when all of it is on the disks: the host may crash.")
@@ -78,7 +92,7 @@ def _reopened(outcome: Outcome) -> dict[str, Any]:
 @_dry_run
 @click.pass_obj
 def save(
-    settings: Settings, vm: str, name: str, directory: Path | None, description: str | None, durable: bool,
+    settings: Settings, vm: str, name: str, directory: str | None, description: str | None, durable: bool,
     digests: bool, dry_run: bool,
 ) -> None:
     """Save disks and memory of VM under NAME; the guest goes on.
@@ -86,8 +100,8 @@ def save(
     A snapshot that has the name is replaced, and stays until the new one is complete.
     """
     refuse_readonly(settings)
-    place = None if directory is None else str(directory.absolute())
     with connect_host(settings) as host:
+        place = None if directory is None else folder_on(host, directory)
         domain = host.domain(vm)
         if dry_run:
             print_plan(domain.plan_save(name, directory=place, durable=durable), settings)

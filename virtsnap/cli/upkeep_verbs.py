@@ -13,6 +13,7 @@ from virtsnap.cli.progress import shown_progress
 from virtsnap.cli.snapshot_verbs import (
     connect_host,
     decimal,
+    folder_on,
     plain,
     print_outcome,
     print_plan,
@@ -73,11 +74,10 @@ def flatten(settings: Settings, vm: str, dry_run: bool) -> None:
 @click.command()
 @click.argument("vm", required=False)
 @click.option("--dir", "directories", metavar="DIR", multiple=True,
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Also look for folders of snapshots here; can be given several times.")
 @_dry_run
 @click.pass_obj
-def gc(settings: Settings, vm: str | None, directories: tuple[Path, ...], dry_run: bool) -> None:
+def gc(settings: Settings, vm: str | None, directories: tuple[str, ...], dry_run: bool) -> None:
     """Remove snapshot files that nothing refers to, of VM or of all domains, vanished ones included.
 
     Looked into is every folder where a domain of this hypervisor has a disk or a snapshot. A domain counts as
@@ -86,7 +86,7 @@ def gc(settings: Settings, vm: str | None, directories: tuple[Path, ...], dry_ru
     refuse_readonly(settings)
     with connect_host(settings) as host:
         found = host.collect_garbage(
-            directories=[str(place) for place in directories], only=vm, dry_run=dry_run
+            directories=[folder_on(host, place) for place in directories], only=vm, dry_run=dry_run
         )
     if settings.json:
         print_json(answer("gc", dry_run=dry_run, files=list(found.paths), bytes={"freed": found.held_bytes},

@@ -43,8 +43,10 @@ class Finding:
 def examine(uri: str | None, *, directory: str | None = None) -> tuple[Finding, ...]:
     """Look at everything; never raises. `directory` is where snapshots are to lie."""
     findings: list[Finding] = []
+    is_local = True
     try:
         with connect(uri) as host:
+            is_local = host.is_local
             for look in (_libvirt, _emulator, _security):
                 findings += _safely(look, host)
     except VirtsnapError as exc:
@@ -53,8 +55,8 @@ def examine(uri: str | None, *, directory: str | None = None) -> tuple[Finding, 
             remedy="install libvirt-daemon-system and start libvirtd or virtqemud; for qemu:///system be root or "
                    "in the group libvirt; `-c URI` names another",
         ))
-    findings += [_qemu_img(), _kvm(), *_folder(directory)]
-    return tuple(findings)
+    # What is looked at on this machine says nothing about another.
+    return (*findings, _qemu_img(), _kvm(), *_folder(directory)) if is_local else tuple(findings)
 
 
 def _safely(look: Callable[[Host], Iterator[Finding]], host: Host) -> list[Finding]:
@@ -62,7 +64,8 @@ def _safely(look: Callable[[Host], Iterator[Finding]], host: Host) -> list[Findi
     try:
         found.extend(look(host))
     except (VirtsnapError, libvirt.libvirtError, etree.XMLSyntaxError) as exc:
-        found.append(Finding(about=look.__name__.strip("_"), mark="bad", said=str(exc)))
+        found.append(Finding(about=look.__name__.strip("_"), mark="bad", said=str(exc),
+                             remedy=getattr(exc, "hint", None)))
     return found
 
 
@@ -78,8 +81,10 @@ def _libvirt(host: Host) -> Iterator[Finding]:
                       said=f"the client library is {client[0]}.{client[1]}, older than the daemon",
                       remedy="newer calls are missing; use the libvirt-python of that host")
     if not host.is_local:
-        yield Finding(about="URI", mark="bad", said="it names another machine, whose files are out of reach",
-                      remedy="run virtsnap on that machine")
+        _ = host.files  # an error where libvirt there has no storage driver, with the remedy
+        yield Finding(about="files", mark="note",
+                      said="they are another machine's, reached by libvirt's storage calls",
+                      remedy="on that machine itself, virtsnap also looks at KVM, folders and room")
 
 
 def _emulator(host: Host) -> Iterator[Finding]:

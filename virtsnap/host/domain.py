@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -355,16 +356,19 @@ class Domain:
                     self._handle.blockJobAbort(target, 0)
                 raise
 
-    def commit_top(self, target: str, *, timeout_s: float = 120.0) -> None:
+    def commit_top(self, target: str, *, into: str | None = None, timeout_s: float | None = 120.0) -> None:
         """Merge the active layer of a running domain's disk into the file under it, and run on that one.
 
-        Needs: nothing else stands on that file. On success the layer's file is
-        unused and still there. On failure the disk runs on the layer as before.
+        `into` is a file further down, into which the layers between are merged as well. Needs: nothing else
+        stands on what is merged into. On success the layers' files are unused and still there. On failure
+        the disk runs on its layers as before.
         """
-        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        if into is None:
+            flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
         with translated(f"{self.name}: cannot merge the top layer of {target}"):
-            self._handle.blockCommit(target, None, None, 0, flags)
-            deadline = time.monotonic() + timeout_s
+            self._handle.blockCommit(target, into, None, 0, flags)
+            deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
             while True:
                 try:
                     self._handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)

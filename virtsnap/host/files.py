@@ -1,13 +1,14 @@
 """What is asked of a hypervisor's files, wherever they are: one interface, held by a `Host`.
 
-`local_files` answers it for files on this machine. Paths are the
-hypervisor's own, as its definitions name them.
+`local_files` answers it for files on this machine, `volume_files` by libvirt's
+calls for files that may be anywhere. Paths are the hypervisor's own, as its
+definitions name them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,6 +101,10 @@ class HypervisorFiles(Protocol):
         """Read a whole file and give the digest of its contents: 32 hex digits of BLAKE2b."""
         ...
 
+    def release(self) -> None:
+        """Let go of what looking at files took; the next look takes it again."""
+        ...
+
     # What a domain keeps beside its disks
 
     def unreachable_state(self, places: Sequence[StatePlace]) -> tuple[str, ...]:
@@ -140,7 +145,15 @@ class HypervisorFiles(Protocol):
         ...
 
     def make_private(self, path: str) -> None:
-        """Take the rights of group and others away."""
+        """Take the rights of group and others away, where that can be done."""
+        ...
+
+    def sync(self, paths: Iterable[str]) -> None:
+        """Have files and the folders that name them written to the disks.
+
+        On failure: UnsupportedError where they cannot be reached; HypervisorError, and nobody knows what a
+        crash of the machine would leave.
+        """
         ...
 
     def merge_layers(self, top: str, *, into: str) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 import libvirt
 
-from virtsnap.errors import NoSuchDomainError
+from virtsnap.errors import NoSuchDomainError, UsageError
 from virtsnap.host.domain import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.local_files import LocalFiles
 from virtsnap.host.translate import translated
+
+# On this machine, or wherever they are: then reached by libvirt's own calls alone.
+Whereabouts = Literal["local", "libvirt"]
+FILES_VARIABLE = "VIRTSNAP_FILES"
 
 
 def _swallow(_context: object, _error: object) -> None:
@@ -23,22 +29,34 @@ def _swallow(_context: object, _error: object) -> None:
 class Host:
     """An open connection; a context manager that closes it."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, *, files: Whereabouts | None = None) -> None:
         self._handle = handle
+        self._files: HypervisorFiles | None = None
         with translated("cannot read the hypervisor's version"):
             number: int = handle.getLibVersion()
             self.uri: str = handle.getURI()
         self.libvirt_version: tuple[int, int] = (number // 1_000_000, number // 1_000 % 1_000)
+        self._whereabouts: Whereabouts = files or ("local" if is_local_uri(self.uri) else "libvirt")
 
     @property
     def files(self) -> HypervisorFiles:
-        """Give the way to the hypervisor's files."""
-        return LocalFiles()
+        """Give the way to the hypervisor's files.
+
+        On failure: UnsupportedError where they are elsewhere and libvirt there has no storage driver.
+        """
+        if self._files is None:
+            if self.is_local:
+                self._files = LocalFiles()
+            else:
+                from virtsnap.host.volume_files import VolumeFiles  # takes lxml, which few commands need
+
+                self._files = VolumeFiles(self._handle)
+        return self._files
 
     @property
     def is_local(self) -> bool:
-        """Say whether the hypervisor's files are this machine's: the URI names no server and no transport."""
-        return is_local_uri(self.uri)
+        """Say whether the hypervisor's files are this machine's: by its URI, or as `connect` was told."""
+        return self._whereabouts == "local"
 
     def is_alive(self) -> bool:
         """Say whether the connection still stands."""
@@ -58,6 +76,8 @@ class Host:
     def close(self) -> None:
         """Close the connection; closing twice is no error."""
         if self._handle is not None:
+            if self._files is not None:
+                self._files.release()
             with translated("cannot close the connection"):
                 self._handle.close()
             self._handle = None
@@ -148,11 +168,27 @@ def is_local_uri(uri: str) -> bool:
     return not parts.hostname and transport in ("", "unix")
 
 
+def whereabouts_by(environment: Mapping[str, str]) -> Whereabouts | None:
+    """Read VIRTSNAP_FILES: where the hypervisor's files are, whatever its URI says; None leaves it to the URI.
+
+    On failure: UsageError.
+    """
+    word = environment.get(FILES_VARIABLE, "")
+    for known in get_args(Whereabouts):
+        if word == known:
+            return cast(Whereabouts, known)
+    if word:
+        raise UsageError(f"{FILES_VARIABLE}={word}: is none of {', '.join(get_args(Whereabouts))}")
+    return None
+
+
 def connect(uri: str | None = None, *, readonly: bool = False) -> Host:
     """Open a connection; None is libvirt's own choice.
 
-    On failure: HypervisorError with libvirt's words.
+    Whether the hypervisor's files are this machine's is decided by its URI, or by VIRTSNAP_FILES.
+    On failure: HypervisorError with libvirt's words, UsageError.
     """
+    files = whereabouts_by(os.environ)
     libvirt.registerErrorHandler(_swallow, None)
     with translated(f"cannot connect to {uri or 'libvirt'}"):
-        return Host(libvirt.openReadOnly(uri) if readonly else libvirt.open(uri))
+        return Host(libvirt.openReadOnly(uri) if readonly else libvirt.open(uri), files=files)

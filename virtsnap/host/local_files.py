@@ -99,6 +99,9 @@ class LocalFiles:
         except OSError as exc:
             raise HypervisorError(f"{path}: {exc.strerror}") from exc
 
+    def release(self) -> None:
+        """See HypervisorFiles. Nothing is held."""
+
     # What a domain keeps beside its disks
 
     def unreachable_state(self, places: Sequence[StatePlace]) -> tuple[str, ...]:
@@ -172,6 +175,21 @@ class LocalFiles:
         except OSError as exc:
             raise HypervisorError(f"{path}: cannot be made private: {exc.strerror}") from exc
 
+    def sync(self, paths: Iterable[str]) -> None:
+        """See HypervisorFiles."""
+        ordered = list(dict.fromkeys(paths))
+        # The folder's own name too: it may be new.
+        folders = dict.fromkeys(str(folder) for path in ordered for folder in list(Path(path).parents)[:2])
+        for path in (*ordered, *folders):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            except OSError as exc:
+                raise HypervisorError(f"{path}: cannot be written to the disk: {exc.strerror}") from exc
+
     def merge_layers(self, top: str, *, into: str) -> None:
         """See HypervisorFiles."""
         # -d: the layers above are not emptied, they are removed anyway
@@ -201,25 +219,6 @@ class LocalFiles:
             Path(path).rmdir()
         except OSError:
             return
-
-
-def sync_files(paths: Iterable[str]) -> None:
-    """Have files and the folders that name them written to the disks.
-
-    On failure: HypervisorError; then nobody knows what a crash of the machine would leave.
-    """
-    ordered = list(dict.fromkeys(paths))
-    # The folder's own name too: it may be new.
-    folders = dict.fromkeys(str(folder) for path in ordered for folder in list(Path(path).parents)[:2])
-    for path in (*ordered, *folders):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        except OSError as exc:
-            raise HypervisorError(f"{path}: cannot be written to the disk: {exc.strerror}") from exc
 
 
 def _device_bytes(path: str) -> int:

@@ -68,6 +68,11 @@ class SnapshotHost:
         return self._host.uri
 
     @property
+    def is_local(self) -> bool:
+        """Say whether the hypervisor's files are this machine's."""
+        return self._host.is_local
+
+    @property
     def libvirt_version(self) -> tuple[int, int]:
         """Give the daemon's version, as in (9, 0)."""
         return self._host.libvirt_version
@@ -84,9 +89,9 @@ class SnapshotHost:
     ) -> Garbage:
         """Remove the files of ours that nothing refers to; say which (they *would* be with `dry_run`).
 
-        Looked into are the folders where any domain's disks or snapshots lie, and `directories`; `only` is a
-        domain's name. Folders of domains that this hypervisor does not know are cleared, so name none that
-        another hypervisor's domains use. On failure: HypervisorError, BusyError.
+        Looked into are the folders where any domain's disks or snapshots lie, and `directories`, which are
+        absolute; `only` is a domain's name. Folders of domains that this hypervisor does not know are cleared,
+        so name none that another hypervisor's domains use. On failure: HypervisorError, BusyError.
         """
         files = self._host.files
         views: dict[str, View] = {}
@@ -103,6 +108,7 @@ class SnapshotHost:
                         files.remove(path)
                 for folder in garbage.folders:
                     files.remove_folder_if_empty(folder)
+        files.release()
         return garbage
 
     def create(self, xml: str, *, name: str) -> SnapshotDomain:
@@ -173,6 +179,8 @@ class SnapshotDomain:
         """
 
         def prepare(view: View) -> _Prepared:
+            if durable and not self._host.is_local:
+                self._host.files.sync(())  # refused, before anything is touched
             plan = self._plan_save(view, name, directory, description, with_digests, durable)
             require_room_for(self._host.files, plan)
             return _Prepared(plan=plan)
@@ -369,7 +377,10 @@ class SnapshotDomain:
         over. On failure: BusyError where the owner lives; HypervisorError, and another try can be made.
         """
         with Lock(self._domain, "recover", force=force) as lock:
-            return self._recover(lock)
+            try:
+                return self._recover(lock)
+            finally:
+                self._host.files.release()
 
     @contextmanager
     def _held(self, op: str) -> Iterator[tuple[Lock, Recovered | None]]:
@@ -378,7 +389,10 @@ class SnapshotDomain:
         An unattended runner has nobody who could recover for it.
         """
         with Lock(self._domain, op) as lock:
-            yield lock, self._recover(lock)
+            try:
+                yield lock, self._recover(lock)
+            finally:
+                self._host.files.release()
 
     def _recover(self, lock: Lock) -> Recovered | None:
         keeper = Keeper(self._domain)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.places import is_ours, uuid_of_folder
@@ -30,7 +30,7 @@ class Garbage:
 
 def places_to_look(views: Iterable[View], directories: Iterable[str]) -> tuple[str, ...]:
     """Name the folders that may hold folders of ours."""
-    found = {str(Path(directory).absolute()) for directory in directories}
+    found = set(directories)
     for view in views:
         files = {disk.path for disk in (*view.disks, *view.persistent_disks) if disk.path}
         files |= {path for chain in view.chains.values() for path in chain}

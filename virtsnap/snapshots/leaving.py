@@ -138,7 +138,9 @@ def leave(
     except NoSuchDomainError:
         if not is_gone:  # else it is the claim that could not be taken back: it went with the definition
             raise
-    return is_gone, clear_up(host.files, leaving, view.uuid, merge=not removes_disks) if is_gone else ()
+    warnings = clear_up(host.files, leaving, view.uuid, merge=not removes_disks) if is_gone else ()
+    host.files.release()
+    return is_gone, warnings
 
 
 def has_files_of_ours(domain: Domain) -> bool:

@@ -27,10 +27,9 @@ def observe(host: Host, domain: Domain, *, refuse_managed_save: bool = True) -> 
     """Read a domain, its snapshots and the chains under both.
 
     A chain that cannot be followed is left out: what depends on it then refuses. On failure:
-    UnsupportedError for a host whose files are not here, and for a domain with a managed save image.
+    UnsupportedError for a host whose files cannot be reached, and for a domain with a managed save image.
     """
-    if not host.is_local:
-        raise UnsupportedError(f"{host.uri}: saving and loading need the hypervisor's files on this machine")
+    files = host.files
     if refuse_managed_save and domain.has_managed_save():
         # The next start would put that old memory over whatever disks the domain then has.
         raise UnsupportedError(f"{domain.name} has a managed save image",
@@ -53,8 +52,8 @@ def observe(host: Host, domain: Domain, *, refuse_managed_save: bool = True) -> 
     return View(
         name=domain.name, uuid=domain.uuid, state=domain.power(), is_active=domain.is_active(),
         is_persistent=domain.is_persistent(), live_xml=live, persistent_xml=persistent, disks=disks,
-        persistent_disks=persistent_disks, catalog=catalog, chains=_chains(host.files, tops.items()),
-        qemu_version=host.qemu_version, tpm_root=root, unreachable=host.files.unreachable_state(beside),
+        persistent_disks=persistent_disks, catalog=catalog, chains=_chains(files, tops.items()),
+        qemu_version=host.qemu_version, tpm_root=root, unreachable=files.unreachable_state(beside),
     )
 
 

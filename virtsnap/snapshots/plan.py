@@ -28,6 +28,7 @@ from virtsnap.snapshots.steps import (
     KeptObject,
     MakeCurrent,
     MakeFolder,
+    MakeOverlay,
     MakePersistent,
     MakeTransient,
     Plan,
@@ -121,6 +122,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
         MakeFolder(path=folder),
         RequireAbsent(paths=new_files),
         *(() if archive is None else (KeepState(archive=archive, places=beside),)),
+        *_overlays_of_a_shut_off_domain(view, dict(overlays)),
         TakeSnapshot(
             object_name=object_name,
             xml=snapshot_request(
@@ -129,7 +131,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
                 left_out=[disk.target for disk in view.disks if not disk.is_writable],
             ),
             memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
-            asked=request.asked,
+            asked=request.asked if view.is_active else request.asked | {"reuse-external"},
         ),
         *((SyncFiles(paths=_all_files(facts)),) if request.durable else ()),
         RecordFacts(object_name=object_name, facts=facts, with_digests=request.with_digests),
@@ -149,6 +151,15 @@ def _all_files(facts: Facts) -> tuple[str, ...]:
     memory = () if facts.memory is None else (facts.memory.path,)
     disks = (path for disk in facts.disks for path in (disk.overlay_path, *(layer.path for layer in disk.layers)))
     return (*memory, *disks)
+
+
+def _overlays_of_a_shut_off_domain(view: View, overlays: Mapping[str, str]) -> tuple[Step, ...]:
+    """Plan the overlays that libvirt would else make itself, readable by all (9.0)."""
+    return () if view.is_active else tuple(
+        MakeOverlay(path=overlays[disk.target], backing_path=disk.path, backing_format=disk.format or "raw",
+                    virtual_bytes=None, owner_like=disk.path)
+        for disk in view.writable_disks if disk.path
+    )
 
 
 def _layers_of(disk: Disk, view: View) -> tuple[Layer, ...]:

@@ -22,7 +22,6 @@ from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapErro
 from virtsnap.host import Domain, Host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
-from virtsnap.host.local_files import sync_files
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, SavedState, read_snapshot, renamed, with_facts
 from virtsnap.snapshots.definition import (
@@ -298,13 +297,15 @@ def _(step: st.MakeTransient, context: Context) -> None:
 
 @perform.register
 def _(step: st.MakeOverlay, context: Context) -> None:
-    owner = None
+    files, owner, size = context.host.files, None, step.virtual_bytes
     if step.owner_like is not None:
-        like = context.host.files.facts_of(step.owner_like)
+        like = files.facts_of(step.owner_like)
         owner = None if like is None else (like.uid, like.gid)
-    context.host.files.make_overlay(
-        step.path, backing_path=step.backing_path, backing_format=step.backing_format,
-        virtual_bytes=step.virtual_bytes, owner=owner,
+    if size is None:
+        size = read_chain(files, step.backing_path, step.backing_format)[0].virtual_bytes
+    files.make_overlay(
+        step.path, backing_path=step.backing_path, backing_format=step.backing_format, virtual_bytes=size,
+        owner=owner,
     )
 
 
@@ -338,10 +339,6 @@ def _(step: st.KeepState, context: Context) -> None:
 def _(step: st.TakeSnapshot, context: Context) -> None:
     with _aborting(context):
         context.domain.take_snapshot(step.xml, disk_only=step.memory_path is None, asked=step.asked)
-    if not step.is_active:
-        # 9.0 makes the overlays of a shut-off domain readable by all
-        for _, path in step.overlays:
-            context.host.files.make_private(path)
 
 
 def _new_files(step: st.TakeSnapshot) -> tuple[str, ...]:
@@ -404,7 +401,7 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
 
 @perform.register
 def _(step: st.SyncFiles, context: Context) -> None:
-    sync_files(step.paths)
+    context.host.files.sync(step.paths)
 
 
 @perform.register

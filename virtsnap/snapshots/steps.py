@@ -66,13 +66,16 @@ class MakePersistent(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class MakeOverlay(Step):
-    """Make an empty overlay. Undo: remove it. `owner_like` is a file whose owner it gets."""
+    """Make an empty overlay, of the size of what it covers where `virtual_bytes` is None. Undo: remove it.
+
+    `owner_like` is a file whose owner it gets.
+    """
 
     phase = "prepare"
     path: str
     backing_path: str
     backing_format: str
-    virtual_bytes: int
+    virtual_bytes: int | None
     owner_like: str | None
 
     def describe(self) -> str:

@@ -35,11 +35,6 @@ _NO_CURRENT = "Domain snapshot not found: the domain does not have a current sna
 class TreeHost(SnapshotHost):
     """A connection whose domains speak libvirt's semantics."""
 
-    @property
-    def is_local(self) -> bool:
-        """Say whether the hypervisor's files are on this machine."""
-        return self._host.is_local
-
     def tree(self, word: str) -> SnapshotTree:
         """Find a domain by number, UUID or name; on failure: NoSuchDomainError."""
         return SnapshotTree(self._host, self._host.find_domain(word))

@@ -16,8 +16,8 @@ _REMOVES_DISKS = ("storage", "remove-all-storage")
 def run_undefine(session: Session, command: Command, pass_on: Callable[[], int]) -> bool:
     """Run an undefine; say whether it worked.
 
-    Whether it may (snapshots without --snapshots-metadata, NVRAM, …) is virsh's to say. A running domain,
-    a remote one and one that nothing of ours is in are left to it altogether.
+    Whether it may (snapshots without --snapshots-metadata, NVRAM, …) is virsh's to say. A running domain
+    and one that nothing of ours is in are left to it altogether.
     """
     try:
         domain = session.host().tree(command.require("domain"))
@@ -26,14 +26,10 @@ def run_undefine(session: Session, command: Command, pass_on: Callable[[], int])
         return pass_on() == 0  # it will say what is wrong
     if not leaves_something:
         return pass_on() == 0
-    left = ""
     if domain.state() != "shutoff":
-        left = f"{domain.name} runs on, on files of virtsnap's: they are still there when it stops"
-    elif not session.host().is_local:
-        left = "files of virtsnap's are still there: they can only be removed on the hypervisor's own machine"
-    if left:
         is_done = pass_on() == 0
         if is_done:
+            left = f"{domain.name} runs on, on files of virtsnap's: they are still there when it stops"
             print(f"warning: {left}", file=sys.stderr)
         return is_done
     try:
