@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from virtsnap.cli.main import main
-from virtsnap.snapshots import recover, run, steps
+from virtsnap.snapshots import recover, run, run_ram, steps
 
 When = Literal["before", "after"]
 
@@ -39,6 +39,7 @@ def run_until(when: When, number: int, words: Sequence[str]) -> int:
         if seen == number:
             kill_self()
 
+    assert run_ram  # it has registered its steps
     for module in (run, recover):
         vars(module)["perform"] = perform
     return main(list(words)) or 0

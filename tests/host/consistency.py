@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.domain_xml.ram_file import read_ram_file
 from virtsnap.errors import VirtsnapError
 from virtsnap.host import Host
 from virtsnap.host.chains import read_chain
@@ -47,6 +48,9 @@ def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
                 found.append(exc.message)
     if sum(snapshot.is_current for snapshot in catalog.snapshots) > 1:
         found.append("several snapshots are current")
+    live = parse_xml(definitions[-1][1])
+    ram = read_ram_file(live) if domain.is_active() else None
+    needed |= set() if ram is None else {ram.path}
     for path in on[0].values():
         if path is not None:
             try:

@@ -25,7 +25,7 @@ def require_native_engine(uri: str) -> None:
 class TakingTurns(SnapshotDomain):
     """A domain of virtsnap's; each load takes the next of some engines."""
 
-    def __init__(self, domain: SnapshotDomain, engines: Sequence[EngineName]) -> None:
+    def __init__(self, domain: SnapshotDomain, engines: Sequence[EngineName | None]) -> None:
         super().__init__(domain._host, domain._domain)
         self._turns = itertools.cycle(engines)
 

@@ -20,6 +20,7 @@ from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
 from tests.host.booted import Booted, wake
 from tests.host.private_libvirtd import PrivateLibvirtd
+from virtsnap.domain_xml.ram_file import with_ram_in_file
 
 BOOT_TIMEOUT_S = 180.0
 _UEFI_BOOT_TIMEOUT_S = 400.0  # OVMF unpacks itself: half a minute under TCG
@@ -111,12 +112,14 @@ class GuestFarm:
         before_devices: str = "",
         machine: str = "pc",
         uefi: bool = False,
+        ram_folder: str | None = None,
     ) -> RunningGuest:
         """Start a domain with virtio disks and a serial console, and wait until the guest answers.
 
         The first disk is an overlay over the guest's ext4; `extra_disk_sizes` adds
         empty ones. `extra_devices` goes into <devices>, `before_devices` before it.
-        With `uefi` it has OVMF and `vars.fd` in its folder.
+        With `uefi` it has OVMF and `vars.fd` in its folder; with `ram_folder` its RAM is in a file there, as
+        `create --ram-dir` has it.
         """
         name = name or self.new_name()
         folder = self.new_folder(name)
@@ -128,8 +131,10 @@ class GuestFarm:
             memory_mib=memory_mib, cpus=cpus, extra_devices=extra_devices, before_devices=before_devices,
             machine=machine, firmware=_OVMF.format(folder=folder) if uefi else "",
         )  # fmt: skip
+        if ram_folder is not None:
+            xml = with_ram_in_file(xml, folder=ram_folder)
         opened = self.console(name, serial)
-        if uefi or extra_devices or before_devices or extra_disk_sizes:
+        if uefi or ram_folder or extra_devices or before_devices or extra_disk_sizes:
             domain = self.make_domain(xml)
             opened.wait_ready(timeout_s=_UEFI_BOOT_TIMEOUT_S if uefi else BOOT_TIMEOUT_S)
         else:

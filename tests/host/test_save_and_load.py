@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,45 @@ from tests.host.consistency import disagreements
 from tests.host.engines import TakingTurns, require_native_engine
 from tests.host.guests import GuestFarm, RunningGuest
 from tests.host.private_libvirtd import PrivateLibvirtd
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
 from virtsnap.snapshots.api import SnapshotDomain
 from virtsnap.snapshots.engines import EngineName
 
 
-@pytest.fixture(params=["restore", "native", "alternating"])
-def engines(request: pytest.FixtureRequest, host: PrivateLibvirtd) -> tuple[EngineName, ...]:
-    """The engines that the loads of a test take turns with: all have to keep the same promises."""
-    names: dict[str, tuple[EngineName, ...]] = {
-        "restore": ("restore",), "native": ("native",), "alternating": ("native", "restore"),
-    }
-    if request.param != "restore":
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a test's loads are done: with which engines in turn (None: of virtsnap's choice), for which RAM."""
+
+    engines: tuple[EngineName | None, ...]
+    ram_folder: str | None = None
+    needs_native: bool = False
+
+
+WAYS = {
+    "restore": Way(engines=("restore",)),
+    "native": Way(engines=("native",), needs_native=True),
+    "alternating": Way(engines=("native", "restore"), needs_native=True),
+    "instant": Way(engines=(None,), ram_folder=DEFAULT_FOLDER),
+    "instant, native": Way(engines=(None, "native"), ram_folder=DEFAULT_FOLDER, needs_native=True),
+}
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest, host: PrivateLibvirtd) -> Way:
+    """All ways have to keep the same promises."""
+    way = WAYS[request.param]
+    if way.needs_native:
         require_native_engine(host.uri)
-    return names[request.param]
+    return way
 
 
 @pytest.fixture
-def vm(farm: GuestFarm, engines: tuple[EngineName, ...]) -> Iterator[tuple[RunningGuest, SnapshotDomain]]:
+def vm(farm: GuestFarm, way: Way) -> Iterator[tuple[RunningGuest, SnapshotDomain]]:
     """A running guest with one disk, and virtsnap's hold on it; afterwards everything has to agree."""
-    guest = farm.running_guest()
+    guest = farm.running_guest(ram_folder=way.ram_folder)
     guest.console.wait_disk()
     with virtsnap.connect(farm.uri) as host:
-        yield guest, TakingTurns(host.domain(guest.name), engines)
+        yield guest, TakingTurns(host.domain(guest.name), way.engines)
     with virtsnap.host.connect(farm.uri) as plain:
         assert disagreements(plain, guest.name, beside=guest.folder) == []
 
@@ -128,9 +146,10 @@ def test_a_load_is_linear_and_forgets_what_came_later_with_its_files(vm: Vm) -> 
     domain.load_snapshot("a")
     assert names_in_libvirt(guest) == {"a"}
     assert tokens(guest) == ("a", "a")
-    # a's memory and the new overlay, which libvirt's own revert puts elsewhere
-    assert {Path(name).suffix for name in own_files(guest)} <= {".mem", ".qcow2"}
-    assert len(own_files(guest)) <= 2
+    # a's memory (with its RAM) and the new overlay, which libvirt's own revert puts elsewhere
+    suffixes = [Path(name).suffix for name in own_files(guest)]
+    assert set(suffixes) <= {".mem", ".ram", ".qcow2"}
+    assert len(suffixes) == len(set(suffixes))
     assert [(each.name, each.is_current) for each in domain.snapshots()] == [("a", True)]
     put(guest, "d")
     domain.save_snapshot("d")

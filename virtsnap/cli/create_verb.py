@@ -13,6 +13,7 @@ from virtsnap.cli.main import Settings
 from virtsnap.cli.snapshot_verbs import connect_host, refuse_readonly
 from virtsnap.domain_xml.domain_template import fill_domain_template
 from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, with_ram_in_file
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import UsageError
 
@@ -27,6 +28,13 @@ from virtsnap.errors import UsageError
 @click.option(
     "--set", "values", multiple=True, metavar="NAME=VALUE", help="Fill a placeholder of the template."
 )
+@click.option("--ram-file", is_flag=True,
+              help="Put the RAM into a file, so that saving and loading are `instant`.")
+@click.option(
+    "--ram-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+    help=f"Where that file is; implies --ram-file. Default: {DEFAULT_FOLDER}. On XFS or Btrfs, with the snapshots "
+         "on the same file system, its copies cost no time and no room.",
+)
 @template_dir_option
 @click.argument("files", nargs=-1, metavar="[FILE | -]")
 @click.pass_obj
@@ -36,6 +44,8 @@ def create(
     pid: int | None,
     template: Path | None,
     values: tuple[str, ...],
+    ram_file: bool,
+    ram_dir: Path | None,
     template_dirs: tuple[Path, ...],
     files: tuple[str, ...],
 ) -> int:
@@ -61,6 +71,9 @@ def create(
             xml = conversion.xml
             if not settings.quiet and not settings.json:
                 tell(conversion, show_report=False)
+        if ram_file or ram_dir is not None:
+            folder = DEFAULT_FOLDER if ram_dir is None else str(ram_dir.absolute())
+            xml = with_ram_in_file(xml, folder=folder)
         domain = host.create(xml, name=parse_xml(xml).findtext("name") or "")
         state = domain.state()
     if settings.json:

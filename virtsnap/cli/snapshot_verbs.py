@@ -15,8 +15,8 @@ from virtsnap.cli.main import Settings, end_in_order
 from virtsnap.cli.progress import shown_progress
 from virtsnap.errors import UnsupportedError, UsageError
 from virtsnap.snapshots.api import SnapshotHost, connect
-from virtsnap.snapshots.catalog import Snapshot
-from virtsnap.snapshots.engines import ENGINE_NAMES, EngineName
+from virtsnap.snapshots.catalog import Facts, Snapshot
+from virtsnap.snapshots.engines import ENGINE_NAMES, SAVE_ENGINE_NAMES, EngineName, SaveEngineName
 from virtsnap.snapshots.plan import Final
 from virtsnap.snapshots.run import Outcome
 from virtsnap.snapshots.steps import Plan
@@ -89,11 +89,13 @@ def _reopened(outcome: Outcome) -> dict[str, Any]:
 @click.option("--description", metavar="TEXT", help="A remark, kept in the snapshot.")
 @click.option("--durable", is_flag=True, help="End only when all of it is on the disks: the host may crash.")
 @click.option("--digests", is_flag=True, help="Read all of the snapshot's files and record their digests.")
+@click.option("--engine", type=click.Choice(SAVE_ENGINE_NAMES),
+              help="Force a way to save; default: instant for a domain that `create --ram-file` made.")
 @_dry_run
 @click.pass_obj
 def save(
     settings: Settings, vm: str, name: str, directory: str | None, description: str | None, durable: bool,
-    digests: bool, dry_run: bool,
+    digests: bool, engine: SaveEngineName | None, dry_run: bool,
 ) -> None:
     """Save disks and memory of VM under NAME; the guest goes on.
 
@@ -104,13 +106,13 @@ def save(
         place = None if directory is None else folder_on(host, directory)
         domain = host.domain(vm)
         if dry_run:
-            print_plan(domain.plan_save(name, directory=place, durable=durable), settings)
+            print_plan(domain.plan_save(name, directory=place, durable=durable, engine=engine), settings)
             return
         end_in_order()
         with shown_progress(domain, settings) as watch:
             outcome = domain.save_snapshot(
                 name, directory=place, description=description, with_digests=digests, durable=durable,
-                timeout_s=settings.timeout_s, watch=watch,
+                engine=engine, timeout_s=settings.timeout_s, watch=watch,
             )
     memory = outcome.bytes.get("memory")
     what = "disks alone" if memory is None else f"{decimal(memory)} of memory"
@@ -125,7 +127,8 @@ def save(
 @click.option("--as-saved", is_flag=True, help="Leave the guest as it was at the save: running, paused or off.")
 @click.option("--verify", is_flag=True, help="Read all of the snapshot first, and compare it with its digests.")
 @click.option("--sync-time", is_flag=True, help="Have the guest's agent set its clock; warn where none answers.")
-@click.option("--engine", type=click.Choice(ENGINE_NAMES), help="Force a way to revert.")
+@click.option("--engine", type=click.Choice(ENGINE_NAMES),
+              help="Force a way to load; default: instant for what was saved so, else restore.")
 @_dry_run
 @click.pass_obj
 def load(
@@ -196,18 +199,23 @@ def list_(settings: Settings, vm: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "name", "state", "created", "memory", "disks", "made by", box=None, pad_edge=False)
+    table = Table("", "name", "state", "created", "memory", "disks", "engine", "made by", box=None, pad_edge=False)
     for snapshot in snapshots:
         facts = snapshot.facts
         table.add_row(
             "*" if snapshot.is_current else "", plain(snapshot.name), snapshot.state,
             datetime.fromtimestamp(snapshot.created_s).strftime("%Y-%m-%d %H:%M:%S"),
-            decimal(facts.memory.size_bytes) if facts is not None and facts.memory is not None else "-",
+            decimal(_memory_bytes(facts)) if facts is not None and facts.memory is not None else "-",
             str(len(snapshot.overlay_paths)) if not snapshot.is_internal else "internal",
+            "libvirt" if facts is None else facts.engine,
             "virtsnap" if facts is not None else snapshot.problem or "virsh",
         )
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
+
+
+def _memory_bytes(facts: Facts) -> int:
+    return sum(held.size_bytes for held in (facts.memory, facts.ram) if held is not None)
 
 
 def decimal(size_bytes: int) -> str:
@@ -234,6 +242,7 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
         "current": snapshot.is_current, "state": snapshot.state, "created_s": snapshot.created_s,
         "internal": snapshot.is_internal, "problem": snapshot.problem,
         "memory": snapshot.memory_path, "overlays": list(snapshot.overlay_paths),
-        "bytes": {"memory": facts.memory.size_bytes} if facts is not None and facts.memory is not None else {},
+        "engine": "libvirt" if facts is None else facts.engine,
+        "bytes": {"memory": _memory_bytes(facts)} if facts is not None and facts.memory is not None else {},
         "facts": None if facts is None else json.loads(json.dumps(asdict(facts))),
     }

@@ -56,7 +56,7 @@ def examine(uri: str | None, *, directory: str | None = None) -> tuple[Finding, 
                    "in the group libvirt; `-c URI` names another",
         ))
     # What is looked at on this machine says nothing about another.
-    return (*findings, _qemu_img(), _kvm(), *_folder(directory)) if is_local else tuple(findings)
+    return (*findings, _qemu_img(), _kvm(), *_folder(directory), *_ram_folder()) if is_local else tuple(findings)
 
 
 def _safely(look: Callable[[Host], Iterator[Finding]], host: Host) -> list[Finding]:
@@ -108,13 +108,14 @@ def _security(host: Host) -> Iterator[Finding]:
                 about="AppArmor", mark="note", said="QEMU is confined by AppArmor",
                 remedy="libvirt lets QEMU open what a definition names; where it is refused all the same, "
                        "look for DENIED in `dmesg` and allow the folder in "
-                       "/etc/apparmor.d/local/abstractions/libvirt-qemu",
+                       "/etc/apparmor.d/local/abstractions/libvirt-qemu. For `create --ram-file` add there "
+                       "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,` and `/**/virtsnap-*/*.ram rw,`",
             )
         elif model == "selinux":
             yield Finding(
                 about="SELinux", mark="note", said="QEMU is confined by SELinux",
                 remedy="a folder of your own needs the type virt_image_t: `semanage fcontext -a -t virt_image_t "
-                       "'/images(/.*)?'`, then `restorecon -R /images`",
+                       "'/images(/.*)?'`, then `restorecon -R /images`; for `create --ram-file` svirt_image_t",
             )
 
 
@@ -190,6 +191,17 @@ def _folder(directory: str | None) -> Iterator[Finding]:
     else:
         yield Finding(about="reflinks", mark="note", said=f"{place} has no reflinks: copies cost time and room",
                       remedy="XFS or Btrfs have them")
+
+
+def _ram_folder() -> Iterator[Finding]:
+    place = Path("/dev/shm")  # noqa: S108 - only looked at
+    if not place.is_dir():
+        yield Finding(about="RAM in files", mark="note", said=f"there is no {place}",
+                      remedy="give `create --ram-file` another place with --ram-dir")
+        return
+    found = shutil.disk_usage(place)
+    yield Finding(about="RAM in files", mark="ok",
+                  said=f"{place} has room for {found.free >> 20} MiB of guests' RAM (`create --ram-file`)")
 
 
 def has_reflinks(place: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import libvirt
 
-from virtsnap.errors import OperationTimeoutError
+from virtsnap.errors import HypervisorError, OperationTimeoutError
 from virtsnap.host.qemu_process import ended
 from virtsnap.host.translate import translated
 
@@ -118,6 +118,11 @@ class Domain:
         """Start a shut-off domain, running or stopped at reset."""
         with translated(f"{self.name}: cannot start"):
             self._handle.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+
+    def pause(self) -> None:
+        """Pause a running guest."""
+        with translated(f"{self.name}: cannot pause"):
+            self._handle.suspend()
 
     def resume(self) -> None:
         """Let a paused guest run."""
@@ -320,6 +325,33 @@ class Domain:
 
     def _snapshot(self, object_name: str) -> Any:
         return self._handle.snapshotLookupByName(object_name)
+
+    def set_migration_capability(self, name: str, on: bool) -> None:
+        """Switch a capability of QEMU's for what it next writes its state by; libvirt taints the domain."""
+        with translated(f"{self.name}: cannot set {name} in QEMU"):
+            self._ask_qemu("migrate-set-capabilities", capabilities=[{"capability": name, "state": on}])
+
+    def migration_capabilities(self) -> Mapping[str, bool]:
+        """Ask the running QEMU which capabilities are on."""
+        with translated(f"{self.name}: cannot ask QEMU for its capabilities"):
+            return {found["capability"]: bool(found["state"])
+                    for found in self._ask_qemu("query-migrate-capabilities")}
+
+    def qemu_version(self) -> tuple[int, int]:
+        """Ask the running QEMU for its version."""
+        with translated(f"{self.name}: cannot ask QEMU for its version"):
+            found = self._ask_qemu("query-version")["qemu"]
+            return int(found["major"]), int(found["minor"])
+
+    def _ask_qemu(self, command: str, **arguments: Any) -> Any:
+        """Send a command past libvirt; on failure: HypervisorError with QEMU's words, libvirtError."""
+        import libvirt_qemu
+
+        request = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
+        answer = json.loads(libvirt_qemu.qemuMonitorCommand(self._handle, request, 0))
+        if "error" in answer:
+            raise HypervisorError(f"{self.name}: QEMU refuses {command}: {answer['error'].get('desc', '')}")
+        return answer["return"]
 
     def migration_blockers(self) -> tuple[str, ...]:
         """Ask QEMU why it could not write its state out; nothing where it could, or does not say.

@@ -15,15 +15,19 @@ from typing import Self
 
 from virtsnap.domain_xml.endpoints import Endpoint, read_endpoints
 from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.ram_file import read_ram_file
 from virtsnap.errors import BusyError, ExistsError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
 from virtsnap.host.chains import read_chain
+from virtsnap.host.guest_ram import can_share_blocks, ram_problem
 from virtsnap.snapshots import plan as planning
+from virtsnap.snapshots import run_ram as _run_ram  # noqa: F401 - it registers its steps
 from virtsnap.snapshots.catalog import Snapshot, with_facts
 from virtsnap.snapshots.check import SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
 from virtsnap.snapshots.digests import Digests, require_verified
-from virtsnap.snapshots.engines import EngineName, choose_engine
+from virtsnap.snapshots.engines import EngineName, SaveEngineName, choose_engine
+from virtsnap.snapshots.engines.instant import PROTECTS_FILES, InstantSave, obstacle
 from virtsnap.snapshots.gc import Garbage, find_garbage
 from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
@@ -165,10 +169,13 @@ class SnapshotDomain:
 
     def save_snapshot(
         self, name: str, *, directory: str | None = None, description: str | None = None,
-        with_digests: bool = False, durable: bool = False, timeout_s: float | None = None,
-        watch: Watch | None = None,
+        with_digests: bool = False, durable: bool = False, engine: SaveEngineName | None = None,
+        timeout_s: float | None = None, watch: Watch | None = None,
     ) -> Outcome:
         """Save disks and memory from one pause under `name`; a shut-off domain's disks alone.
+
+        `engine` forces a way to save; None is `instant` where the domain's RAM is in a file that can be
+        copied, else `libvirt`.
 
         Needs: writable disks that are raw or qcow2 files, and room beside the first one or in `directory`.
         On success: the guest goes on; a snapshot that had the name is gone, and was there until the new
@@ -181,25 +188,62 @@ class SnapshotDomain:
         def prepare(view: View) -> _Prepared:
             if durable and not self._host.is_local:
                 self._host.files.sync(())  # refused, before anything is touched
-            plan = self._plan_save(view, name, directory, description, with_digests, durable)
+            plan = self._plan_save(view, name, directory, description, with_digests, durable, engine)
             require_room_for(self._host.files, plan)
             return _Prepared(plan=plan)
 
         return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
 
-    def plan_save(self, name: str, *, directory: str | None = None, durable: bool = False) -> Plan:
+    def plan_save(
+        self, name: str, *, directory: str | None = None, durable: bool = False,
+        engine: SaveEngineName | None = None,
+    ) -> Plan:
         """Say what `save_snapshot` would do, and touch nothing."""
-        return self._plan_save(self._look(), name, directory, None, False, durable)
+        return self._plan_save(self._look(), name, directory, None, False, durable, engine)
 
-    @staticmethod
     def _plan_save(
-        view: View, name: str, directory: str | None, description: str | None, with_digests: bool, durable: bool
+        self, view: View, name: str, directory: str | None, description: str | None, with_digests: bool,
+        durable: bool, engine: SaveEngineName | None,
     ) -> Plan:
         return planning.plan_save(
             planning.SaveRequest(name=name, directory=directory, description=description, token=new_token(),
-                                 now_ns=time.time_ns(), with_digests=with_digests, durable=durable),
+                                 now_ns=time.time_ns(), with_digests=with_digests, durable=durable,
+                                 instant=self._instant_save(view, engine, directory=directory)),
             view,
         )
+
+    def _instant_save(
+        self, view: View, engine: SaveEngineName | None, *, directory: str | None
+    ) -> InstantSave | None:
+        """Choose how a save is done: by `instant` where that can be and nothing else is asked for."""
+        if engine == "libvirt":
+            return None
+        found, why_not = self.instant_save(view)
+        if engine == "instant" and found is None:
+            raise UnsupportedError(f"{view.name} cannot be saved by `instant`: {why_not}",
+                                   hint="leave --engine out: the libvirt engine saves it, with all of its RAM")
+        if found is None or found.is_private:
+            return found
+        folder = planning.folder_for(view, directory)
+        return replace(found, shares_blocks=can_share_blocks(found.ram_path, folder))
+
+    def instant_save(self, view: View) -> tuple[InstantSave | None, str | None]:
+        """See how the domain could be saved by `instant`; else None and the reason."""
+        ram = read_ram_file(parse_xml(view.live_xml)) if view.is_active else None
+        if not view.is_active:
+            return None, "it is shut off"
+        if not self._host.is_local:
+            return None, "the hypervisor is on another machine"
+        version = (0, 0) if ram is None else self._domain.qemu_version()
+        reason = obstacle(view, qemu_version=version)
+        if reason is None and ram is not None:
+            reason = ram_problem(view.uuid, path=ram.path, size_bytes=ram.size_bytes)
+        if reason is not None or ram is None:
+            return None, reason
+        return InstantSave(
+            ram_path=ram.path, size_bytes=ram.size_bytes, is_read_only=version >= PROTECTS_FILES,
+            is_private=not ram.is_shared,
+        ), None
 
     # Load
 
@@ -284,14 +328,17 @@ class SnapshotDomain:
     def _plan_load(
         self, view: View, name: str, final: planning.Final, keep_newer: bool, engine: EngineName | None
     ) -> _Prepared:
-        chosen = choose_engine(self._host.libvirt_version, engine)
         files = self._host.files
         facts = facts_of(files, view.catalog.find(name), uuid=view.uuid)
+        chosen = choose_engine(self._host.libvirt_version, engine, facts=facts)
         require_loadable(files, facts)
         saved_xml = None if facts.memory is None else self._host.saved_xml(facts.memory.path)
         plan = planning.plan_load(
-            planning.LoadRequest(name=name, final=final, keep_newer=keep_newer, token=new_token(),
-                                 now_s=int(time.time())),
+            planning.LoadRequest(
+                name=name, final=final, keep_newer=keep_newer, token=new_token(), now_s=int(time.time()),
+                shares_blocks=self._host.is_local and facts.ram is not None
+                and can_share_blocks(facts.ram.path, facts.folder),
+            ),
             view, facts=facts, saved_xml=saved_xml, engine=chosen,
         )
         require_files_of(files, saved_xml or view.persistent_xml)
@@ -338,9 +385,12 @@ class SnapshotDomain:
             found = obstacles(view, blockers=blockers)
             if self._domain.has_managed_save():
                 found = (*found, "it has a managed save image, which the next start would put over its disks")
-            return Verdict(
-                domain=view.name, obstacles=found, remarks=remarks(view), snapshots=tuple(verdicts)
-            )
+            said = remarks(view)
+            if view.is_active and read_ram_file(parse_xml(view.live_xml)) is not None:
+                _, why_not = self.instant_save(view)
+                if why_not is not None:
+                    said = (*said, f"its next save writes all of its RAM: {why_not}")
+            return Verdict(domain=view.name, obstacles=found, remarks=said, snapshots=tuple(verdicts))
 
     def flatten(self, *, timeout_s: float | None = None, watch: Watch | None = None) -> Outcome:
         """Shorten the chains under the domain's disks; `bytes["pulled"]` of the outcome is what that cost.

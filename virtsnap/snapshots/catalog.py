@@ -8,17 +8,19 @@ daemon restarts):
     <virtsnap:snapshot xmlns:virtsnap="urn:virtsnap:snapshot" format="1" id="3f9a1c2e" name="lastgood"
                        state="running" created_ns="…" folder="…">
       <virtsnap:memory file="…" bytes="…" mtime_ns="…"/>
+      <virtsnap:ram file="…" bytes="…" mtime_ns="…"/>
       <virtsnap:disk target="vda" overlay="…">
         <virtsnap:layer file="…" format="qcow2" bytes="…" mtime_ns="…" virtual_bytes="…"/>
       </virtsnap:disk>
       <virtsnap:state file="…" bytes="…" mtime_ns="…"/>
     </virtsnap:snapshot>
 
-The first layer of a disk is the file that was the disk at the save; `overlay`
+`ram` is there where the memory image leaves the guest's RAM to a file beside it
+(the engine `instant`). The first layer of a disk is the file that was the disk at the save; `overlay`
 is the file that the save put on top. `state` is the archive of UEFI variables
 and TPM state, where there are such and no memory; a record that has it is of
 format 2, any other of format 1. Once somebody has read a file whole, its
-`memory`, `layer` or `state` has a `blake2b` (16 bytes, in hex). Other elements
+`memory`, `ram`, `layer` or `state` has a `blake2b` (16 bytes, in hex). Other elements
 and attributes of the same format are ignored by a reader; a higher `format` is
 refused.
 """
@@ -58,7 +60,7 @@ class SavedDisk:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedMemory:
-    """The memory image of a snapshot."""
+    """The memory image of a snapshot, or the file that holds the RAM which the image leaves out."""
 
     path: str
     size_bytes: int
@@ -92,11 +94,17 @@ class Facts:
     memory: SavedMemory | None
     disks: tuple[SavedDisk, ...]
     beside: SavedState | None = None
+    ram: SavedMemory | None = None
+
+    @property
+    def engine(self) -> str:
+        """Name what made it: `instant` where the RAM is in a file of its own, else `libvirt`."""
+        return "libvirt" if self.ram is None else "instant"
 
     @property
     def own_files(self) -> tuple[str, ...]:
         """Name the files that are this snapshot's alone: nothing can stand on them."""
-        return tuple(saved.path for saved in (self.memory, self.beside) if saved is not None)
+        return tuple(saved.path for saved in (self.memory, self.ram, self.beside) if saved is not None)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -229,7 +237,7 @@ def facts_to_element(facts: Facts) -> etree._Element:
         "id": facts.id, "name": encode_name(facts.name), "state": facts.state,
         "created_ns": str(facts.created_ns), "folder": facts.folder,
     }, nsmap=_PREFIX)
-    for tag, saved in (("memory", facts.memory), ("state", facts.beside)):
+    for tag, saved in (("memory", facts.memory), ("ram", facts.ram), ("state", facts.beside)):
         if saved is not None:
             etree.SubElement(element, f"{{{SNAPSHOT_NS}}}{tag}", {
                 "file": saved.path, "bytes": str(saved.size_bytes), "mtime_ns": str(saved.mtime_ns),
@@ -261,7 +269,6 @@ def facts_from_element(element: etree._Element) -> Facts:
     if number > FORMAT:
         raise UnsupportedError(f"its record has format {number}, and this virtsnap knows up to {FORMAT}",
                                hint="use the newer virtsnap that made it")
-    memory = element.find(f"{{{SNAPSHOT_NS}}}memory")
     beside = element.find(f"{{{SNAPSHOT_NS}}}state")
     disks = tuple(
         SavedDisk(
@@ -276,15 +283,21 @@ def facts_from_element(element: etree._Element) -> Facts:
     return Facts(
         id=_text(element, "id"), name=decode_name(_text(element, "name")), state=_text(element, "state"),
         created_ns=int(_text(element, "created_ns")), folder=_text(element, "folder"),
-        memory=None if memory is None else SavedMemory(
-            path=_text(memory, "file"), size_bytes=int(_text(memory, "bytes")),
-            mtime_ns=int(_text(memory, "mtime_ns")), digest=memory.get("blake2b"),
-        ),
-        disks=disks,
+        memory=_memory(element, "memory"), ram=_memory(element, "ram"), disks=disks,
         beside=None if beside is None else SavedState(
             path=_text(beside, "file"), size_bytes=int(_text(beside, "bytes")),
             mtime_ns=int(_text(beside, "mtime_ns")), digest=beside.get("blake2b"),
         ),
+    )
+
+
+def _memory(facts: etree._Element, tag: str) -> SavedMemory | None:
+    element = facts.find(f"{{{SNAPSHOT_NS}}}{tag}")
+    if element is None:
+        return None
+    return SavedMemory(
+        path=_text(element, "file"), size_bytes=int(_text(element, "bytes")),
+        mtime_ns=int(_text(element, "mtime_ns")), digest=element.get("blake2b"),
     )
 
 

@@ -26,10 +26,9 @@ class Digests:
 
 def recorded_digests(facts: Facts) -> Iterator[tuple[str, str | None]]:
     """Give each file of a snapshot with its recorded digest."""
-    if facts.memory is not None:
-        yield facts.memory.path, facts.memory.digest
-    if facts.beside is not None:
-        yield facts.beside.path, facts.beside.digest
+    for held in (facts.memory, facts.ram, facts.beside):
+        if held is not None:
+            yield held.path, held.digest
     for disk in facts.disks:
         for layer in disk.layers:
             yield layer.path, layer.digest
@@ -63,10 +62,11 @@ def require_verified(files: HypervisorFiles, facts: Facts) -> None:
 
 def with_digests(facts: Facts, digests: Digests) -> Facts:
     """Give the facts with a digest of every file."""
-    memory, beside = facts.memory, facts.beside
+    memory, ram, beside = facts.memory, facts.ram, facts.beside
     return replace(
         facts,
         memory=None if memory is None else replace(memory, digest=digests.of(memory.path)),
+        ram=None if ram is None else replace(ram, digest=digests.of(ram.path)),
         beside=None if beside is None else replace(beside, digest=digests.of(beside.path)),
         disks=tuple(
             replace(disk, layers=tuple(replace(layer, digest=digests.of(layer.path)) for layer in disk.layers))

@@ -10,7 +10,7 @@ import re
 import secrets
 from pathlib import PurePosixPath
 
-_OUR_FILE = re.compile(r"[0-9a-f]{8}(-[A-Za-z0-9_.]+\.qcow2|\.mem|\.state(\.part)?)\Z")
+_OUR_FILE = re.compile(r"[0-9a-f]{8}(-[A-Za-z0-9_.]+\.qcow2|\.(mem|ram)(\.new)?|\.state(\.part)?)\Z")
 
 _OUR_FOLDER = re.compile(r"virtsnap-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
 
@@ -47,6 +47,11 @@ def memory_path(folder: str, token: str) -> str:
 def state_path(folder: str, token: str) -> str:
     """Name an archive of what a domain keeps beside its disks."""
     return str(PurePosixPath(folder) / f"{token}.state")
+
+
+def ram_path(folder: str, token: str) -> str:
+    """Name the copy of a guest's RAM."""
+    return str(PurePosixPath(folder) / f"{token}.ram")
 
 
 def is_ours(path: str, uuid: str) -> bool:

@@ -20,6 +20,7 @@ from virtsnap.snapshots import places
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, SavedState, Snapshot
 from virtsnap.snapshots.definition import definitions_in_snapshot, on_new_overlays, snapshot_request
 from virtsnap.snapshots.engines import Engine, Revert
+from virtsnap.snapshots.engines.instant import InstantSave, plan_taking
 from virtsnap.snapshots.names import encode_name, is_temporary, temporary_name
 from virtsnap.snapshots.steps import (
     DefineDomain,
@@ -57,7 +58,7 @@ class SaveRequest:
     virsh's verb asks for more: a name that is taken to be refused, the disks of a running guest alone
     (which is what a power cut would leave), and `asked`, words of the host's SNAPSHOT_WISHES.
     `with_digests` reads every file of the snapshot and records digests; `durable` has them all on the disks
-    before the save is done.
+    before the save is done. `instant` leaves the RAM to a copy of the file that it is in.
     """
 
     name: str
@@ -70,17 +71,22 @@ class SaveRequest:
     asked: frozenset[str] = frozenset()
     with_digests: bool = False
     durable: bool = False
+    instant: InstantSave | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadRequest:
-    """Load `name` and leave the guest as `final` says; `token` is a fresh id, `now_s` is Unix time."""
+    """Load `name` and leave the guest as `final` says; `token` is a fresh id, `now_s` is Unix time.
+
+    `shares_blocks` says whether a new RAM file can share its blocks with the snapshot's.
+    """
 
     name: str
     final: Final
     keep_newer: bool
     token: str
     now_s: int
+    shares_blocks: bool = False
 
 
 # Save
@@ -105,34 +111,37 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
     memory = places.memory_path(folder, request.token) if with_memory else None
     beside = () if with_memory else view.beside_disks
     archive = places.state_path(folder, request.token) if beside else None
+    instant = request.instant if with_memory else None
+    ram = None if instant is None else places.ram_path(folder, request.token)
     object_name = encoded if old is None else temporary_name(request.token)
     facts = Facts(
         id=request.token, name=request.name, state=view.state if with_memory else "shutoff",
         created_ns=request.now_ns, folder=folder,
         memory=None if memory is None else SavedMemory(path=memory, size_bytes=0, mtime_ns=0),
+        ram=None if ram is None else SavedMemory(path=ram, size_bytes=0, mtime_ns=0),
         disks=tuple(
             SavedDisk(target=disk.target, overlay_path=dict(overlays)[disk.target], layers=_layers_of(disk, view))
             for disk in view.writable_disks
         ),
         beside=None if archive is None else SavedState(path=archive, size_bytes=0, mtime_ns=0),
     )
-    new_files = (*facts.own_files, *(path for _, path in overlays))
+    take = TakeSnapshot(
+        object_name=object_name,
+        xml=snapshot_request(
+            object_name=object_name, description=request.description, memory_path=memory,
+            overlays=dict(overlays),
+            left_out=[disk.target for disk in view.disks if not disk.is_writable],
+        ),
+        memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
+        asked=request.asked if view.is_active else request.asked | {"reuse-external"},
+    )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
     steps += [
         MakeFolder(path=folder),
-        RequireAbsent(paths=new_files),
+        RequireAbsent(paths=(*facts.own_files, *(path for _, path in overlays))),
         *(() if archive is None else (KeepState(archive=archive, places=beside),)),
         *_overlays_of_a_shut_off_domain(view, dict(overlays)),
-        TakeSnapshot(
-            object_name=object_name,
-            xml=snapshot_request(
-                object_name=object_name, description=request.description, memory_path=memory,
-                overlays=dict(overlays),
-                left_out=[disk.target for disk in view.disks if not disk.is_writable],
-            ),
-            memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
-            asked=request.asked if view.is_active else request.asked | {"reuse-external"},
-        ),
+        *plan_taking(take, view, instant=instant, ram_path=ram),
         *((SyncFiles(paths=_all_files(facts)),) if request.durable else ()),
         RecordFacts(object_name=object_name, facts=facts, with_digests=request.with_digests),
     ]
@@ -148,7 +157,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
 
 
 def _all_files(facts: Facts) -> tuple[str, ...]:
-    memory = () if facts.memory is None else (facts.memory.path,)
+    memory = tuple(held.path for held in (facts.memory, facts.ram) if held is not None)
     disks = (path for disk in facts.disks for path in (disk.overlay_path, *(layer.path for layer in disk.layers)))
     return (*memory, *disks)
 
@@ -267,6 +276,7 @@ def plan_load(
         (disk.target, places.overlay_path(folder, request.token, disk.target)) for disk in facts.disks
     )
     running_on = {disk.target: disk.path for disk in view.writable_disks if disk.path}
+    ram = places.ram_path(folder, request.token) if request.shares_blocks and engine.name == "instant" else None
     revert = Revert(
         facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, in_use=_in_use(view),
         is_active=view.is_active, saved_xml=saved_xml,
@@ -275,12 +285,14 @@ def plan_load(
         # Where libvirt does not set owners itself (dynamic_ownership = 0), QEMU opens what it could open before.
         owner_like=tuple(running_on.items()),
         start=request.final != "as-saved",
+        ram_path=ram,
     )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
     prepared = engine.prepare(revert)
     replace_state = _replace_state(request, facts, folder, revert, view)
     if prepared or replace_state:
-        new_files = (*(path for _, path in overlays), *(step.before for step in replace_state))
+        new_files = (*(path for _, path in overlays), *(() if ram is None else (ram,)))
+        new_files += tuple(step.before for step in replace_state)
         steps += [MakeFolder(path=folder), RequireAbsent(paths=new_files), *prepared]
     switch = engine.switch(revert)
     stops = [step for step in switch if isinstance(step, StopGuest)]
@@ -416,7 +428,7 @@ def plan_flatten(view: View, *, own: Mapping[str, Layer]) -> Plan:
         return Plan(op="flatten", domain=view.name, name="", steps=())
     # libvirt writes whole chains into the persistent definition: those layers are no longer there.
     steps.append(DefineDomain(xml=on_new_overlays(view.persistent_xml, short), previous_xml=view.persistent_xml))
-    line: set[str] = set()
+    line: set[str] = set(view.ram_of_the_line())
     for disk in disks:
         chain = view.chains[disk.path or ""]
         line |= {*chain[chain.index(own[disk.path or ""].path):], chain[0]} if disk.target in short else set(chain)

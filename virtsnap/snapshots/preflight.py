@@ -18,6 +18,8 @@ from virtsnap.snapshots.steps import MakeFolder, Plan, ReplaceState
 def file_problems(files: HypervisorFiles, facts: Facts) -> list[str]:
     """Say everything that is visibly wrong with the files of a snapshot."""
     problems = [] if facts.memory is None else _memory_problems(files, facts.memory)
+    if facts.ram is not None:
+        problems += _changed_problems(files, "its RAM file", facts.ram)
     if facts.beside is not None:
         problems += _changed_problems(files, "the archive of what it keeps beside its disks,", facts.beside)
     for disk in facts.disks:

@@ -91,12 +91,20 @@ def steps_to_finish(journal: Journal, domain: Domain, files: HypervisorFiles) ->
         return ()
     for at, step in enumerate(journal.begun_steps):
         if isinstance(step, st.TakeSnapshot):
-            return steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain, files) else None
+            left = steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain, files) else None
+            return None if _is_without_ram(journal) else left
         if isinstance(step, _SWITCHES):
             return _rest_of_load(steps[at:], journal, domain, files)
         if isinstance(step, (st.ForgetObjects, st.PullLayers)):
             return steps[at:]
     return None
+
+
+def _is_without_ram(journal: Journal) -> bool:
+    """Say whether the snapshot's RAM was to be copied and may not have been, while the guest was paused for it."""
+    return any(isinstance(step, st.TakeRamIn) for step in journal.plan.steps) and not any(
+        isinstance(step, st.TakeRamIn) for step in journal.begun_steps
+    )
 
 
 def _is_complete(step: st.TakeSnapshot, domain: Domain, files: HypervisorFiles) -> bool:

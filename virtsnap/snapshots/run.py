@@ -412,22 +412,25 @@ def _(step: st.RecordFacts, context: Context) -> None:
     domain = context.domain
     domain.redefine_snapshot(with_facts(domain.snapshot_xml(step.object_name), facts), current=True)
     if facts.memory is not None:
-        context.bytes["memory"] = facts.memory.size_bytes
+        context.bytes["memory"] = facts.memory.size_bytes + context.bytes.get("memory", 0)
 
 
 def measured(files: HypervisorFiles, facts: Facts) -> Facts:
     """Look up sizes and times of a snapshot's files, now that they are frozen."""
-    memory, beside = facts.memory, facts.beside
+    memory, ram, beside = facts.memory, facts.ram, facts.beside
     if memory is not None:
         size, mtime = _size_and_time(files, memory.path)
         memory = SavedMemory(path=memory.path, size_bytes=size, mtime_ns=mtime)
+    if ram is not None:
+        size, mtime = _size_and_time(files, ram.path)
+        ram = SavedMemory(path=ram.path, size_bytes=size, mtime_ns=mtime)
     if beside is not None:
         size, mtime = _size_and_time(files, beside.path)
         beside = SavedState(path=beside.path, size_bytes=size, mtime_ns=mtime)
     disks = tuple(
         replace(disk, layers=read_chain(files, disk.frozen.path, disk.frozen.format)) for disk in facts.disks
     )
-    return replace(facts, memory=memory, disks=disks, beside=beside)
+    return replace(facts, memory=memory, ram=ram, disks=disks, beside=beside)
 
 
 def _size_and_time(files: HypervisorFiles, path: str) -> tuple[int, int]:

@@ -167,6 +167,128 @@ class SyncFiles(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PauseGuest(Step):
+    """Pause a running guest. Undo: let it run."""
+
+    phase = "pause"
+    is_noted = True
+
+    def describe(self) -> str:
+        """See Step."""
+        return "pause the guest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlushRam(Step):
+    """Have the running guest's RAM written out, so that sharing its blocks takes no time. No undo."""
+
+    phase = "flush"
+    ram_path: str
+    size_bytes: int
+
+    def describe(self) -> str:
+        """See Step."""
+        return "write the guest's RAM out while it runs, so that little is left for the pause"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneRam(Step):
+    """Make a file that shares its blocks with the copy of the RAM in a snapshot. Undo: remove it."""
+
+    phase = "prepare"
+    source_path: str
+    path: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"make the RAM file {self.path}, which shares its blocks with {self.source_path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveRamOut(Step):
+    """Have QEMU write its state without the RAM that is in a file. Undo: as TakeRamIn."""
+
+    phase = "pause"
+    is_noted = True
+
+    def describe(self) -> str:
+        """See Step."""
+        return "have QEMU leave the RAM out of what it writes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyRam(Step):
+    """Copy the paused guest's RAM (`size_bytes` at `ram_path`, a file or the folder of one) to `path`.
+
+    It cannot be done again later: the RAM must be that of the snapshot. Undo: remove the copy, and let a guest
+    run that was paused for it (`resumes`): before that QEMU, which has written its state out, lets nobody
+    merge its disks.
+    """
+
+    phase = "copy"
+    ram_path: str
+    size_bytes: int
+    path: str
+    resumes: bool
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"copy the guest's RAM to {self.path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRam(Step):
+    """Move the RAM of `size_bytes` out of the new snapshot's memory image into the file `path`.
+
+    Undo: remove that file; the image goes with the snapshot.
+    """
+
+    phase = "split"
+    memory_path: str
+    size_bytes: int
+    path: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"move the RAM from {self.memory_path} to {self.path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeRamIn(Step):
+    """Have QEMU write all of its state again, for whoever saves the guest next. Undo: nothing.
+
+    Where it was begun, the RAM has been copied whole.
+    """
+
+    phase = "resume"
+    is_noted = True
+
+    def describe(self) -> str:
+        """See Step."""
+        return "have QEMU write all of its state again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceRam(Step):
+    """Have the new snapshot's image and record say where its RAM is; the image's stream fits any QEMU then.
+
+    `state` is the guest's before it was paused for the save. No undo: both go with the snapshot.
+    """
+
+    phase = "record"
+    object_name: str
+    memory_path: str
+    ram_path: str
+    is_shared: bool
+    is_read_only: bool
+    state: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"have the snapshot say that its RAM is at {self.ram_path}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordFacts(Step):
     """Write the facts into the new snapshot object; sizes and times are looked up then. No undo."""
 

@@ -94,6 +94,7 @@ class SnapshotTree(SnapshotDomain):
             request = planning.SaveRequest(
                 name=name, directory=None, description=description, token=new_token(), now_ns=time.time_ns(),
                 replace=False, disk_only=disk_only, asked=frozenset(asked),
+                instant=None if disk_only or asked else self._instant_save(view, None, directory=None),
             )
             plan = planning.plan_save(request, view)
             _refuse_internal_beside(view.catalog)

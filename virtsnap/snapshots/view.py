@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from virtsnap.domain_xml.beside_disks import StatePlace, places_beside_disks
 from virtsnap.domain_xml.live import Disk, parse_xml
+from virtsnap.domain_xml.ram_file import read_ram_file
 from virtsnap.snapshots.catalog import Catalog, Snapshot
 from virtsnap.snapshots.places import is_native_overlay, is_ours
 
@@ -60,7 +61,13 @@ class View:
     def files_of_the_line(self) -> frozenset[str] | None:
         """Name the files under the disks of both definitions; None where a chain could not be followed."""
         tops = {disk.path for disk in (*self.disks, *self.persistent_disks) if disk.is_writable and disk.path}
-        return self._under(tops)
+        under = self._under(tops)
+        return None if under is None else under | self.ram_of_the_line()
+
+    def ram_of_the_line(self) -> frozenset[str]:
+        """Name the file of ours that the running guest's RAM is a copy of, page by page; or nothing."""
+        ram = read_ram_file(parse_xml(self.live_xml)) if self.is_active else None
+        return frozenset({ram.path} if ram is not None and is_ours(ram.path, self.uuid) else ())
 
     def files_of(self, snapshot: Snapshot) -> frozenset[str] | None:
         """Name the files that a snapshot needs; None where that cannot be known."""

@@ -1,8 +1,8 @@
 """Ways to bring a domain back to a snapshot, behind one interface.
 
-`restore` works on every libvirt and is the fastest so far, `native` is
-libvirt's own revert of external snapshots (9.9 and later); room is kept for
-`instant` (RAM in a file). Each is an `Engine`, which turns a `Revert` into the
+`restore` works on every libvirt and with every snapshot, `native` is libvirt's
+own revert of external snapshots (9.9 and later), `instant` is for snapshots
+whose RAM is a file of its own. Each is an `Engine`, which turns a `Revert` into the
 steps from a prepared host to a guest that is ready to run.
 """
 
@@ -15,7 +15,9 @@ from virtsnap.errors import UnsupportedError
 from virtsnap.snapshots.catalog import Facts
 from virtsnap.snapshots.steps import KeptObject, Step
 
-EngineName = Literal["restore", "native"]
+EngineName = Literal["restore", "native", "instant"]
+SaveEngineName = Literal["libvirt", "instant"]
+SAVE_ENGINE_NAMES: tuple[SaveEngineName, ...] = get_args(SaveEngineName)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 
@@ -41,6 +43,8 @@ class Revert:
     overlays: tuple[tuple[str, str], ...]
     owner_like: tuple[tuple[str, str], ...] = ()
     start: bool = True
+    # A RAM file to be made for the guest, where it can share its blocks with the snapshot's
+    ram_path: str | None = None
 
 
 class Engine(Protocol):
@@ -57,15 +61,24 @@ class Engine(Protocol):
         ...
 
 
-def choose_engine(libvirt_version: tuple[int, int], forced: EngineName | None = None) -> Engine:
-    """Choose the engine for a host: `restore`, which every version can run and which is faster, unless forced.
+def choose_engine(
+    libvirt_version: tuple[int, int], forced: EngineName | None = None, *, facts: Facts | None = None
+) -> Engine:
+    """Choose the engine for a snapshot on a host: `instant` where it was saved so, else `restore`, unless forced.
 
-    On failure: UnsupportedError for an engine that this libvirt cannot run.
+    On failure: UnsupportedError for an engine that this libvirt, or this snapshot, cannot be loaded by.
     """
+    from virtsnap.snapshots.engines.instant import InstantEngine
     from virtsnap.snapshots.engines.native import NativeEngine
     from virtsnap.snapshots.engines.restore import RestoreEngine
 
-    if forced != "native":
+    is_instant = facts is not None and facts.ram is not None
+    if forced == "instant" and not is_instant:
+        raise UnsupportedError("the snapshot was not saved by `instant`: its RAM is in its memory image",
+                               hint="leave --engine out: `restore` loads it")
+    if forced in (None, "instant"):
+        return InstantEngine() if is_instant else RestoreEngine()
+    if forced == "restore":
         return RestoreEngine()
     if libvirt_version < (9, 9):
         raise UnsupportedError(

@@ -1,0 +1,222 @@
+"""RAM in a file: which engine a save takes and says, what is refused, that no file of a snapshot ever changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import virtsnap
+import virtsnap.host
+from tests.demo import qemu_command_line
+from tests.guest.build import GuestFiles
+from tests.host.accelerator import DomainType
+from tests.host.consistency import disagreements
+from tests.host.guests import GuestFarm, RunningGuest
+from tests.host.private_libvirtd import PrivateLibvirtd
+from tests.host.test_refusals import command, still_runs
+from tests.host.test_save_and_load import digest, put, tokens
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
+from virtsnap.errors import HypervisorError, UnsupportedError
+from virtsnap.snapshots.api import SnapshotDomain
+
+Vm = tuple[RunningGuest, SnapshotDomain]
+
+
+@pytest.fixture
+def vm(farm: GuestFarm) -> Iterator[Vm]:
+    """A running guest whose RAM is in a file, with a screen: its video memory is RAM too, and in no file."""
+    guest = farm.running_guest(ram_folder=DEFAULT_FOLDER, extra_devices="<video><model type='vga'/></video>")
+    guest.console.wait_disk()
+    with virtsnap.connect(farm.uri) as host:
+        yield guest, host.domain(guest.name)
+    with virtsnap.host.connect(farm.uri) as plain:
+        assert disagreements(plain, guest.name, beside=guest.folder) == []
+
+
+@pytest.fixture(scope="module")
+def reflinks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on XFS with reflinks, in a file on a loop device."""
+    folder = tmp_path_factory.mktemp("reflinks")
+    image, place = folder / "xfs", folder / "mounted"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    make = ["mkfs.xfs", "-q", "-m", "reflink=1", str(image)]
+    for words in (make, ["mount", "-o", "loop", str(image), str(place)]):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"`{' '.join(words)}` answers: {done.stderr.strip()}")
+    place.chmod(0o777)
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+    image.unlink()
+
+
+@pytest.fixture
+def farm_with_reflinks(
+    reflinks: Path, guest_files: GuestFiles, accelerator: DomainType
+) -> Iterator[GuestFarm]:
+    """A host that was started when the file system was there: it sees no mount that comes later."""
+    with PrivateLibvirtd() as host, GuestFarm(host, guest_files, accelerator) as farm:
+        yield farm
+
+
+def engines_of(domain: SnapshotDomain) -> dict[str, str]:
+    return {each.name: each.facts.engine for each in domain.snapshots() if each.facts is not None}
+
+
+def ram_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("virtsnap-*/*.ram"))
+
+
+def leaves_ram_out(guest: RunningGuest) -> bool:
+    with virtsnap.host.connect(guest.uri) as host:
+        return host.domain(guest.name).migration_capabilities()["x-ignore-shared"]
+
+
+def test_every_save_is_instant_and_so_is_every_load_in_any_order_with_libvirts_own(vm: Vm) -> None:
+    guest, domain = vm
+    put(guest, "first")
+    domain.save_snapshot("first")
+    assert not leaves_ram_out(guest)
+    (ram,) = ram_files(guest.folder)
+    assert (ram.stat().st_size, ram.stat().st_mode & 0o777) == (256 << 20, 0o600)
+    before = digest(ram)
+    put(guest, "wrong")
+    domain.load_snapshot("first")
+    assert tokens(guest) == ("first", "first")
+    put(guest, "second")  # from here on its RAM is in private pages
+    domain.save_snapshot("second")
+    domain.load_snapshot("second")
+    assert tokens(guest) == ("second", "second")
+    put(guest, "third")
+    domain.save_snapshot("third", engine="libvirt")
+    domain.load_snapshot("third")
+    put(guest, "fourth")  # from here on it is in a shared file again
+    domain.save_snapshot("fourth")
+    assert engines_of(domain) == {"first": "instant", "second": "instant", "third": "libvirt", "fourth": "instant"}
+    digests = {path: digest(path) for path in ram_files(guest.folder)}
+    assert len(digests) == 3
+    for name in ("third", "fourth", "first", "second"):
+        domain.load_snapshot(name, keep_newer=True)
+        assert tokens(guest) == (name, name)
+    domain.load_snapshot("fourth", engine="restore", keep_newer=True)
+    assert tokens(guest) == ("fourth", "fourth")
+    with pytest.raises(UnsupportedError, match="not saved by `instant`"):
+        domain.load_snapshot("third", engine="instant")
+    assert {path: digest(path) for path in ram_files(guest.folder)} == digests
+    assert digests[ram] == before
+
+
+def test_removing_the_snapshot_under_a_running_guest_leaves_it_running(vm: Vm) -> None:
+    guest, domain = vm
+    put(guest, "one")
+    domain.save_snapshot("s")
+    domain.load_snapshot("s")
+    domain.remove_snapshot("s")
+    put(guest, "two")
+    domain.save_snapshot("t")
+    put(guest, "three")
+    domain.load_snapshot("t")
+    assert tokens(guest) == ("two", "two")
+    assert len(ram_files(guest.folder)) == 1
+
+
+def test_a_damaged_ram_file_leaves_the_guest_running(vm: Vm) -> None:
+    guest, domain = vm
+    domain.save_snapshot("s", with_digests=True)
+    number = guest.domain.ID()
+    (ram,) = ram_files(guest.folder)
+    kept, times = ram.with_suffix(".kept"), (ram.stat().st_atime_ns, ram.stat().st_mtime_ns)
+    ram.rename(kept)
+    with pytest.raises(HypervisorError, match=r"RAM file .* is missing"):
+        domain.load_snapshot("s")
+    kept.rename(ram)
+    ram.touch()
+    with pytest.raises(HypervisorError, match="written to after the save"):
+        domain.load_snapshot("s")
+    with ram.open("rb+") as file:
+        file.truncate(1 << 20)
+    with pytest.raises(HypervisorError, match="has 1048576 bytes"):
+        domain.load_snapshot("s")
+    with ram.open("rb+") as file:
+        file.truncate(256 << 20)
+    os.utime(ram, ns=times)
+    with pytest.raises(HypervisorError, match="does not hold what it held"):
+        domain.load_snapshot("s", verify=True)
+    assert any(each.problems for each in domain.check(deep=True).snapshots)
+    assert still_runs(guest, number)
+    domain.remove_snapshot("s")
+
+
+def test_an_ordinary_domain_is_told_how_to_become_one(farm: GuestFarm) -> None:
+    guest = farm.running_guest()
+    code, _, said = command(farm.uri, "save", "--engine", "instant", guest.name, "s")
+    assert (code, "create --ram-file" in said) == (6, True), said
+
+
+def test_create_with_a_ram_file_end_to_end(farm: GuestFarm) -> None:
+    name = farm.new_name()
+    folder = farm.new_folder(name)
+    farm.adopt(name)
+    argv = qemu_command_line(folder, farm.new_disk(folder, "disk"), farm.files, farm.domain_type)
+    (folder / "vm.args").write_text(shlex.join(argv))
+    code, _, said = command(farm.uri, "create", "--ram-file", "--name", name, str(folder / "vm.args"))
+    assert code == 0, said
+    console = farm.console(name, folder / "serial0")
+    console.wait_ready(timeout_s=120)
+    console.check("echo one > /ram/token")
+    assert command(farm.uri, "save", name, "s")[0] == 0
+    console.check("echo two > /ram/token")
+    code, out, said = command(farm.uri, "--json", "load", name, "s")
+    assert code == 0, said
+    assert {"stop", "restore", "resume"} <= json.loads(out)["phases_s"].keys()
+    assert console.check("cat /ram/token") == "one"
+    listed = json.loads(command(farm.uri, "--json", "list", name)[1])["snapshots"]
+    assert [(each["name"], each["engine"]) for each in listed] == [("s", "instant")]
+
+
+def test_with_reflinks_every_save_and_load_is_instant(farm_with_reflinks: GuestFarm, reflinks: Path) -> None:
+    guest = farm_with_reflinks.running_guest(ram_folder=str(reflinks))
+    guest.console.wait_disk()
+    with virtsnap.connect(guest.uri) as host:
+        domain = host.domain(guest.name)
+        digests: dict[Path, str] = {}
+        for name in ("a", "b", "c"):
+            put(guest, name)
+            domain.save_snapshot(name, directory=str(reflinks))
+            (new,) = set(ram_files(reflinks)) - digests.keys()
+            digests[new] = digest(new)
+            put(guest, "wrong")
+            domain.load_snapshot(name)
+            assert tokens(guest) == (name, name)
+            (own,) = set(ram_files(reflinks)) - digests.keys()  # the guest's, which no snapshot has
+            digests[own] = ""
+        assert engines_of(domain) == dict.fromkeys("abc", "instant")
+        domain.load_snapshot("a", keep_newer=True)
+        assert tokens(guest) == ("a", "a")
+        assert all(digest(path) == known for path, known in digests.items() if known)
+        assert len(ram_files(reflinks)) == 4  # three snapshots', and the guest's: none of a line that was left
+        with virtsnap.host.connect(guest.uri) as plain:
+            assert disagreements(plain, guest.name, beside=reflinks) == []
+        guest.domain.destroy()
+        guest.domain.create()
+        guest.console.wait_disk(timeout_s=60)
+        assert guest.console.check("cat /mnt/token") == "a"
+        host.collect_garbage(directories=[str(reflinks)])
+        assert len(ram_files(reflinks)) == 3
+        domain.load_snapshot("b")
+        assert tokens(guest) == ("b", "b")
+        for name in ("b", "a"):
+            domain.remove_snapshot(name)
+        guest.domain.destroy()
+        host.collect_garbage(directories=[str(reflinks)])
+        assert ram_files(reflinks) == []

@@ -1,0 +1,162 @@
+"""What a save and a load by `instant` do, in which order, and what a recovery makes of one that was cut off."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.snapshot_samples import BASE, FOLDER, domain_xml, facts, overlay, snapshot_xml, view
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.ram_file import RamFile, move_ram, read_ram_file, with_ram_in_file
+from virtsnap.errors import UnsupportedError
+from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.catalog import Facts, SavedMemory, Snapshot, read_catalog, to_text, with_facts
+from virtsnap.snapshots.engines import choose_engine
+from virtsnap.snapshots.engines.instant import InstantSave, obstacle
+from virtsnap.snapshots.journal import Journal, journal_element, read_journal
+from virtsnap.snapshots.plan import LoadRequest, SaveRequest, plan_load, plan_remove, plan_save
+from virtsnap.snapshots.recover import _is_without_ram
+from virtsnap.snapshots.view import View
+
+RAM = f"{FOLDER}/00000001.ram"
+SHARED = InstantSave(ram_path="/dev/shm", size_bytes=4096, is_read_only=True)
+
+
+def in_file(xml: str, path: str = "/dev/shm", *, shared: bool = True) -> str:
+    sized = xml.replace("<uuid>", "<memory unit='KiB'>4</memory><uuid>", 1)
+    root = parse_xml(with_ram_in_file(sized))
+    move_ram(root, path, is_shared=shared)
+    return to_text(root)
+
+
+def seen(path: str = "/dev/shm", *, shared: bool = True, state: str = "running") -> View:
+    return replace(view(state=state), live_xml=in_file(domain_xml(), path, shared=shared),
+                   persistent_xml=in_file(domain_xml()))
+
+
+def save(of: View, instant: InstantSave | None) -> tuple[st.Step, ...]:
+    request = SaveRequest(name="s", directory=None, description=None, token="000000aa", now_ns=1, instant=instant)
+    return plan_save(request, of).steps
+
+
+def kinds(steps: tuple[st.Step, ...]) -> list[str]:
+    return [type(step).__name__ for step in steps]
+
+
+def test_a_shared_file_is_copied_while_the_guest_is_paused() -> None:
+    steps = save(seen(), SHARED)
+    assert kinds(steps)[2:] == ["LeaveRamOut", "PauseGuest", "TakeSnapshot", "CopyRam", "TakeRamIn", "ResumeGuest",
+                                "PlaceRam", "RecordFacts"]
+    placed, recorded = steps[-2:]
+    assert isinstance(placed, st.PlaceRam)
+    assert isinstance(recorded, st.RecordFacts)
+    assert (placed.ram_path, placed.is_shared, placed.is_read_only) == (f"{FOLDER}/000000aa.ram", False, True)
+    assert recorded.facts.engine == "instant"
+    assert f"{FOLDER}/000000aa.ram" in recorded.facts.files
+
+
+def test_a_paused_guest_stays_paused() -> None:
+    assert not {"PauseGuest", "ResumeGuest"} & set(kinds(save(seen(state="paused"), SHARED)))
+
+
+def test_what_shares_blocks_is_written_out_before_the_pause() -> None:
+    steps = save(seen(), replace(SHARED, shares_blocks=True))
+    assert kinds(steps)[2:5] == ["FlushRam", "LeaveRamOut", "PauseGuest"]
+
+
+def test_private_pages_are_moved_out_of_the_image_after_libvirts_snapshot() -> None:
+    steps = save(seen(RAM, shared=False), replace(SHARED, ram_path=RAM, is_private=True))
+    assert kinds(steps)[2:] == ["TakeSnapshot", "SplitRam", "PlaceRam", "RecordFacts"]
+
+
+def test_an_image_with_all_ram_in_it_does_not_lean_on_another_snapshots_file() -> None:
+    assert kinds(save(seen(), None))[2:] == ["TakeSnapshot", "RecordFacts"]
+    steps = save(seen(RAM, shared=False), None)
+    placed = steps[-2]
+    assert isinstance(placed, st.PlaceRam)
+    assert (placed.ram_path, placed.is_shared) == ("/dev/shm", True)
+    assert steps[-1].facts.engine == "libvirt"  # type: ignore[attr-defined]
+
+
+def test_every_step_goes_through_the_journal() -> None:
+    request = SaveRequest(name="s", directory=None, description=None, token="000000aa", now_ns=1, instant=SHARED)
+    plan = plan_save(request, seen())
+    root = parse_xml("<domain><metadata/></domain>")
+    root[0].append(journal_element(Journal(plan=plan, begun=4)))
+    assert read_journal(to_text(root)) == Journal(plan=plan, begun=4)
+
+
+@pytest.mark.parametrize("begun", range(11))
+def test_a_save_is_finished_only_where_the_ram_was_copied(begun: int) -> None:
+    request = SaveRequest(name="s", directory=None, description=None, token="000000aa", now_ns=1, instant=SHARED)
+    plan = plan_save(request, seen())
+    assert _is_without_ram(Journal(plan=plan, begun=begun)) == (begun <= kinds(plan.steps).index("TakeRamIn"))
+
+
+def instant_facts() -> Facts:
+    return replace(facts(1, "a", [BASE]), ram=SavedMemory(path=RAM, size_bytes=4096, mtime_ns=9))
+
+
+def with_an_instant_one() -> View:
+    xml = with_facts(snapshot_xml(1, "a", parent=None, chain=[BASE]), instant_facts())
+    return replace(view(read_catalog([(xml, True)]), chain=[overlay(1), BASE]),
+                   live_xml=in_file(domain_xml(overlay(1))))
+
+
+def load(of: View, *, shares_blocks: bool) -> tuple[st.Step, ...]:
+    request = LoadRequest(name="a", final="running", keep_newer=False, token="000000bb", now_s=1,
+                          shares_blocks=shares_blocks)
+    saved = in_file(domain_xml(), RAM, shared=False)
+    engine = choose_engine((9, 0), facts=instant_facts())
+    return plan_load(request, of, facts=instant_facts(), saved_xml=saved, engine=engine).steps
+
+
+@pytest.mark.parametrize(("shares_blocks", "expected"), [
+    (False, RamFile(path=RAM, is_shared=False, size_bytes=4096)),
+    (True, RamFile(path=f"{FOLDER}/000000bb.ram", is_shared=True, size_bytes=4096)),
+])
+def test_a_load_maps_the_copy_or_a_file_of_its_own_with_the_copys_blocks(
+    shares_blocks: bool, expected: RamFile
+) -> None:
+    steps = load(with_an_instant_one(), shares_blocks=shares_blocks)
+    (restore,) = (step for step in steps if isinstance(step, st.RestoreMemory))
+    assert read_ram_file(parse_xml(restore.xml)) == expected
+    assert ("CloneRam" in kinds(steps)) == shares_blocks
+
+
+def test_the_facts_survive_the_snapshot_object() -> None:
+    (found,) = with_an_instant_one().catalog.snapshots
+    assert isinstance(found, Snapshot)
+    assert found.facts == instant_facts()
+
+
+def test_rm_removes_the_ram_too_unless_the_guest_runs_on_it() -> None:
+    of = with_an_instant_one()
+    (removed,) = plan_remove("a", of).afterwards
+    assert isinstance(removed, st.RemoveFiles)
+    assert RAM in removed.paths
+    running_on_it = replace(of, live_xml=in_file(domain_xml(overlay(1)), RAM, shared=False))
+    (removed,) = plan_remove("a", running_on_it).afterwards
+    assert isinstance(removed, st.RemoveFiles)
+    assert RAM not in removed.paths
+
+
+def test_the_engine_follows_the_snapshot() -> None:
+    assert choose_engine((9, 0), facts=facts(1, "a", [BASE])).name == "restore"
+    assert choose_engine((9, 0), facts=instant_facts()).name == "instant"
+    assert choose_engine((9, 0), "restore", facts=instant_facts()).name == "restore"
+    with pytest.raises(UnsupportedError, match="not saved by `instant`"):
+        choose_engine((9, 0), "instant", facts=facts(1, "a", [BASE]))
+
+
+def test_reasons_against_instant() -> None:
+    assert obstacle(seen(), qemu_version=(7, 2)) is None
+    ordinary = obstacle(view(), qemu_version=(10, 0)) or ""
+    assert "--ram-file" in ordinary
+    ballooned = in_file(domain_xml()).replace("<uuid>", "<currentMemory unit='KiB'>2</currentMemory><uuid>")
+    of = replace(seen(), live_xml=ballooned)
+    assert "give memory back" in (obstacle(of, qemu_version=(7, 2)) or "")
+    assert obstacle(of, qemu_version=(8, 2)) is None
+
+

@@ -1,0 +1,138 @@
+"""Snapshots whose RAM is a file: saved by copying it, loaded by mapping the copy.
+
+The domain's RAM is in a file that QEMU shares with whoever opens it
+(`virtsnap.domain_xml.ram_file`). A save pauses the guest, has libvirt take its
+snapshot without that RAM, and copies the file. What libvirt then has is a
+memory image of its own, of some 100 kB, and the definition in it says that the
+RAM is the copy, mapped privately: page by page as the guest touches it. So a
+load is the `restore` engine's, in the same time for any size of RAM; plain
+virsh can restore or revert to such a snapshot as well.
+
+A guest that was loaded so has its RAM in private pages, which QEMU can only
+write out whole: libvirt takes such a snapshot as always, and while the guest
+runs on the RAM is moved out of the memory image into a file. On a file system with reflinks it is never private:
+copies take neither time nor room there, and a load maps one of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, gives_memory_back, move_ram, obstacles, read_ram_file
+from virtsnap.snapshots.catalog import to_text
+from virtsnap.snapshots.engines import Revert
+from virtsnap.snapshots.engines.restore import RestoreEngine
+from virtsnap.snapshots.steps import (
+    CloneRam,
+    CopyRam,
+    FlushRam,
+    LeaveRamOut,
+    PauseGuest,
+    PlaceRam,
+    ResumeGuest,
+    SplitRam,
+    Step,
+    TakeRamIn,
+    TakeSnapshot,
+)
+from virtsnap.snapshots.view import View
+
+# QEMU that can map a file privately and writable which it opened for reading only
+PROTECTS_FILES = (8, 2)
+
+
+class InstantEngine(RestoreEngine):
+    """See the module. Where the file system can, the guest gets a shared file again, with the copy's blocks."""
+
+    name = "instant"
+
+    def prepare(self, revert: Revert) -> tuple[Step, ...]:
+        """Plan the overlays, and a RAM file whose blocks are the copy's until the guest writes to them."""
+        assert revert.facts.ram is not None
+        steps = super().prepare(revert)
+        if revert.ram_path is not None:
+            steps += (CloneRam(source_path=revert.facts.ram.path, path=revert.ram_path),)
+        return steps
+
+    def switch(self, revert: Revert) -> tuple[Step, ...]:
+        """Plan what `restore` does; the definition in the image says that the RAM is the snapshot's, mapped."""
+        if revert.ram_path is None or revert.saved_xml is None:
+            return super().switch(revert)
+        domain = parse_xml(revert.saved_xml)
+        move_ram(domain, revert.ram_path, is_shared=True)
+        return super().switch(replace(revert, saved_xml=to_text(domain)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstantSave:
+    """A save that copies the RAM of `size_bytes` at `ram_path`, a file or the folder of one.
+
+    `is_read_only` says whether loads shall open the copy for reading only, which QEMU 8.2 can;
+    `shares_blocks` whether the copy will share the RAM's blocks; `is_private` whether the RAM is in pages of
+    QEMU's own, so that `ram_path` holds but what they were before the guest wrote to them.
+    """
+
+    ram_path: str
+    size_bytes: int
+    is_read_only: bool
+    shares_blocks: bool = False
+    is_private: bool = False
+
+
+def obstacle(view: View, *, qemu_version: tuple[int, int]) -> str | None:
+    """Say why the running guest cannot be saved by `instant`, as far as definitions tell; None where it can."""
+    domain = parse_xml(view.live_xml)
+    ram = read_ram_file(domain)
+    if ram is None:
+        excluded = "; ".join(obstacles(domain))
+        return "its RAM is not in a file (`virtsnap create --ram-file` makes such a domain)" + (
+            f", and cannot be: {excluded}" if excluded else ""
+        )
+    if qemu_version < PROTECTS_FILES and gives_memory_back(domain):
+        return "it may give memory back, and QEMU before 8.2 would take that out of the snapshot's file"
+    return None
+
+
+def plan_taking(
+    take: TakeSnapshot, view: View, *, instant: InstantSave | None, ram_path: str | None
+) -> list[Step]:
+    """Plan how a snapshot is taken, by `instant` into `ram_path` or whole, and where its RAM then is."""
+    if take.memory_path is None:
+        return [take]
+    ram = read_ram_file(parse_xml(view.live_xml))
+    if instant is None or ram_path is None:
+        if ram is None or ram.is_shared:
+            return [take]
+        # The definition names another snapshot's copy: an image with all RAM in it needs none.
+        return [take, PlaceRam(
+            object_name=take.object_name, memory_path=take.memory_path, ram_path=ram_folder(view), is_shared=True,
+            is_read_only=False, state=view.state,
+        )]
+    place = PlaceRam(
+        object_name=take.object_name, memory_path=take.memory_path, ram_path=ram_path, is_shared=False,
+        is_read_only=instant.is_read_only, state=view.state,
+    )
+    if instant.is_private:
+        return [take, SplitRam(memory_path=take.memory_path, size_bytes=instant.size_bytes, path=ram_path), place]
+    runs = view.state == "running"
+    flush = FlushRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes)
+    return [
+        *((flush,) if runs and instant.shares_blocks else ()),
+        LeaveRamOut(),
+        *((PauseGuest(),) if runs else ()),
+        take,
+        CopyRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes, path=ram_path, resumes=runs),
+        TakeRamIn(),
+        *((ResumeGuest(),) if runs else ()),
+        place,
+    ]
+
+
+def ram_folder(view: View) -> str:
+    """Give the folder in which QEMU makes the RAM of a cold start."""
+    ram = read_ram_file(parse_xml(view.persistent_xml))
+    if ram is not None and ram.is_shared and PurePosixPath(ram.path).suffix != ".ram":
+        return ram.path
+    return DEFAULT_FOLDER

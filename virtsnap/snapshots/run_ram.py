@@ -1,0 +1,104 @@
+"""The steps of a save by `instant`, done and undone: pause, what QEMU writes, the copy of the RAM, the record."""
+
+from __future__ import annotations
+
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
+from virtsnap.host.guest_ram import clone_file, copy_ram, flush_ram, qemu_user
+from virtsnap.host.memory_image import change_image
+from virtsnap.host.ram_stream import split_image
+from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.catalog import to_text
+from virtsnap.snapshots.run import Context, perform, undo
+
+_LEFT_OUT = "x-ignore-shared"
+
+
+@perform.register
+def _(step: st.PauseGuest, context: Context) -> None:
+    if context.domain.power() == "running":
+        context.domain.pause()
+
+
+@undo.register
+def _(step: st.PauseGuest, context: Context) -> None:
+    if context.domain.power() == "paused":
+        context.domain.resume()
+
+
+@perform.register
+def _(step: st.LeaveRamOut, context: Context) -> None:
+    context.domain.set_migration_capability(_LEFT_OUT, True)
+
+
+@undo.register
+def _(step: st.LeaveRamOut, context: Context) -> None:
+    if context.domain.is_active():
+        context.domain.set_migration_capability(_LEFT_OUT, False)
+
+
+@perform.register
+def _(step: st.FlushRam, context: Context) -> None:
+    flush_ram(context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes)
+
+
+@perform.register
+def _(step: st.CloneRam, context: Context) -> None:
+    clone_file(step.source_path, step.path)
+
+
+@undo.register
+def _(step: st.CloneRam, context: Context) -> None:
+    context.host.files.remove(step.path)
+
+
+@perform.register
+def _(step: st.CopyRam, context: Context) -> None:
+    context.bytes["memory"] = copy_ram(
+        context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, to=step.path,
+        timeout_s=context.remaining_s(),
+    )
+
+
+@undo.register
+def _(step: st.CopyRam, context: Context) -> None:
+    context.host.files.remove(step.path)
+    if step.resumes and context.domain.power() == "paused":
+        context.domain.resume()
+
+
+@perform.register
+def _(step: st.SplitRam, context: Context) -> None:
+    context.bytes["memory"] = split_image(
+        step.memory_path, block=RAM_ID, size_bytes=step.size_bytes, to=step.path,
+        owner=qemu_user(context.domain.uuid),
+    )
+
+
+@undo.register
+def _(step: st.SplitRam, context: Context) -> None:
+    for path in (step.path, f"{step.path}.new", f"{step.memory_path}.new"):
+        context.host.files.remove(path)
+
+
+@perform.register
+def _(step: st.TakeRamIn, context: Context) -> None:
+    if context.domain.is_active():
+        context.domain.set_migration_capability(_LEFT_OUT, False)
+
+
+@perform.register
+def _(step: st.PlaceRam, context: Context) -> None:
+    def placed(xml: str) -> str:
+        domain = parse_xml(xml)
+        move_ram(domain, step.ram_path, is_shared=step.is_shared, is_read_only=step.is_read_only)
+        return to_text(domain)
+
+    change_image(step.memory_path, placed, runs=step.state == "running")
+    root = parse_xml(context.domain.snapshot_xml(step.object_name))
+    state, domain = root.find("state"), root.find("domain")
+    if state is not None:
+        state.text = step.state  # libvirt saw the pause of the save
+    if domain is not None:
+        move_ram(domain, step.ram_path, is_shared=step.is_shared, is_read_only=step.is_read_only)
+    context.domain.redefine_snapshot(to_text(root), current=True)
