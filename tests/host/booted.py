@@ -50,13 +50,12 @@ class Booted:
         self._prefix = f"booted-{_digest(context + boot_id)}-"
         self._cache = cache
 
-    def kept(self, xml: str, *, names: Mapping[str, str], disk: Path, boot: Callable[[], Any]) -> Kept:
-        """Give the kept guest of the shape of `xml`, booted now by `boot` if it is the first.
+    def kept(self, shape: str, *, names: Mapping[str, str], disk: Path, boot: Callable[[], Any]) -> Kept:
+        """Give the kept guest of the shape, booted now by `boot` if it is the first.
 
         `names` are what distinguishes this domain from others of its shape; `boot` starts it on `disk` and
         gives the virDomain once it answers. It is saved, and so shut off again.
         """
-        shape = xml
         for kind, word in names.items():
             shape = shape.replace(word, f"@{kind}@")
         folder = self._cache / (self._prefix + _digest(shape))

@@ -154,7 +154,7 @@ class GuestFarm:
 
         names = {"work": str(self.host.work), "name": name}
         version = self.connection.getLibVersion(), self.connection.getVersion()
-        kept = Booted(f"{version} {self.files_digest}").kept(xml, names=names, disk=disk, boot=boot)
+        kept = Booted(str(version)).kept(f"{self.files_digest} {xml}", names=names, disk=disk, boot=boot)
         with contextlib.suppress(libvirt.libvirtError):
             self.connection.lookupByName(name).undefine()  # the first of its shape has just been saved
         console.close()
