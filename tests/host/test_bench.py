@@ -24,7 +24,8 @@ def test_a_short_run_tells_loads_from_losses(
             "-c", host.uri, "-q", "--json", "bench", "--kernel", str(guest_files.kernel),
             "--initrd", str(guest_files.initramfs), "--append", guest_files.kernel_arguments,
             "--disk", str(guest_files.disk), "--accel", "kvm" if accelerator == "kvm" else "tcg",
-            "--engine", "restore", "--engine", "raw-plain", "--engine", "virsh-save",
+            "--engine", "instant", "--engine", "instant-again", "--engine", "restore",
+            "--engine", "raw-plain", "--engine", "virsh-save",
             "--size", "256:32", "--rounds", "1", "--dir", folder, "--output", str(tmp_path / "out"), "--no-charts",
         ])  # fmt: skip
         assert list(Path(folder).iterdir()) == []
@@ -32,7 +33,8 @@ def test_a_short_run_tells_loads_from_losses(
     assert code == 0, answer
     samples = {sample["engine"]: sample for sample in answer["samples"]}
     assert {name: (sample["error"], sample["lost"]) for name, sample in samples.items()} == {
-        "restore": (None, []), "raw-plain": (None, []), "virsh-save": (None, ["disk"]),
+        "instant": (None, []), "instant-again": (None, []), "restore": (None, []), "raw-plain": (None, []),
+        "virsh-save": (None, ["disk"]),
     }
     for sample in samples.values():
         assert 0 < sample["pause_s"] <= sample["save_s"]

@@ -6,6 +6,8 @@ from functools import partial
 
 from virtsnap.bench.engines import EngineRow, Machine, Surroundings
 from virtsnap.bench.engines.through_libvirt import DomainGuest
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, with_ram_in_file
+from virtsnap.host.doctor import has_reflinks
 from virtsnap.snapshots.api import connect
 from virtsnap.snapshots.engines import EngineName
 
@@ -42,7 +44,26 @@ class OwnEngine(DomainGuest):
         self._snapshots.close()
 
 
+class InstantEngine(OwnEngine):
+    """A domain of `virtsnap create --ram-file`, whose saves and loads are instant by themselves.
+
+    The RAM file is in the default folder; where files can share their blocks it is beside the disk, so that
+    its copies are reflinks.
+    """
+
+    def __init__(self, here: Surroundings, machine: Machine) -> None:
+        super().__init__("instant", here, machine)
+
+    def _xml(self) -> str:
+        folder = str(self._machine.folder) if has_reflinks(self._machine.folder) else DEFAULT_FOLDER
+        return with_ram_in_file(super()._xml(), folder=folder)
+
+
 ROWS = (
+    EngineRow(name="instant", title="virtsnap, engine instant (RAM in a file)", kind="virtsnap",
+              make=InstantEngine, also=("sizes", "parallel"), boots_anew=True),
+    EngineRow(name="instant-again", title="virtsnap, engine instant, a guest that was loaded before",
+              kind="virtsnap", make=InstantEngine, also=("cycles",), is_loaded_first=True),
     EngineRow(name="restore", title="virtsnap, engine restore", kind="virtsnap",
               make=partial(OwnEngine, "restore"), also=("sizes", "cycles", "parallel")),
     EngineRow(name="native", title="virtsnap, engine native", kind="virtsnap", libvirt=((9, 9), (99, 0)),
