@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from virtsnap.cli.main import Settings
+from virtsnap.errors import VirtsnapError
 from virtsnap.snapshots.api import SnapshotDomain
 from virtsnap.snapshots.steps import Step
 
@@ -77,7 +78,9 @@ class _Shown:
                 if step is not None and step is not of:
                     progress.reset(task, total=None, description=step.phase)
                     of = step
-                found = None if step is None else self._domain.progress(step)
+                found = None
+                with suppress(VirtsnapError):  # what cannot be asked is not shown
+                    found = None if step is None else self._domain.progress(step)
                 if found is not None:
                     done, total = found
                     progress.update(task, completed=done, total=total)

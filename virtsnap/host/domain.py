@@ -183,18 +183,6 @@ class Domain:
                         raise
                     time.sleep(0.1)
 
-    def job_progress(self) -> tuple[int, int] | None:
-        """Give bytes done and bytes in all of the job that the domain is busy with; None where there is none.
-
-        Another thread may ask while one waits for the job.
-        """
-        try:
-            stats = self._handle.jobStats()
-        except libvirt.libvirtError:
-            return None
-        total = int(stats.get("data_total", 0))
-        return (int(stats.get("data_processed", 0)), total) if total else None
-
     def pull_progress(self, target: str) -> tuple[int, int] | None:
         """Give bytes done and bytes in all of a disk's block job; None where there is none."""
         try:

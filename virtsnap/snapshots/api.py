@@ -36,7 +36,7 @@ from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_places, require_room_for
 from virtsnap.snapshots.recover import Recovered, recover
 from virtsnap.snapshots.run import Context, Outcome, run_plan
-from virtsnap.snapshots.steps import Plan, PullLayers, Step
+from virtsnap.snapshots.steps import Plan, PullLayers, Step, TakeSnapshot
 from virtsnap.snapshots.view import View
 
 Watch = Callable[[Step], None]
@@ -155,11 +155,16 @@ class SnapshotDomain:
     def progress(self, step: Step) -> tuple[int, int] | None:
         """Give bytes done and in all of a step that another thread performs; None where libvirt does not say.
 
-        A save's memory and a flatten's layers are counted, a restore's memory is not.
+        A flatten's layers are counted, and the memory of a save on this machine, whose total is the guest's RAM:
+        the most that it can be. libvirt's statistics know nothing of a snapshot's memory, nor of a restore's.
         """
         if isinstance(step, PullLayers):
             return self._domain.pull_progress(step.target)
-        return self._domain.job_progress()
+        if isinstance(step, TakeSnapshot) and step.memory_path is not None and self._host.is_local:
+            # Not a call of libvirt's: while it writes the memory it answers none about the domain.
+            found = self._host.files.facts_of(step.memory_path)
+            return None if found is None or not step.ram_bytes else (found.size_bytes, step.ram_bytes)
+        return None
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Give all snapshots, oldest first; those that plain virsh made too."""

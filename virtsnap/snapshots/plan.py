@@ -134,6 +134,7 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
         ),
         memory_path=memory, overlays=overlays, is_active=view.is_active, previous_xml=view.persistent_xml,
         asked=request.asked if view.is_active else request.asked | {"reuse-external"},
+        ram_bytes=1024 * int(parse_xml(view.live_xml).findtext("memory", "0")),
     )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
     steps += [

@@ -146,6 +146,8 @@ class TakeSnapshot(Step):
     previous_xml: str
     # Words of the host's SNAPSHOT_WISHES
     asked: frozenset[str] = frozenset()
+    # The guest's RAM: what the memory image can have at most; 0 where nobody knows
+    ram_bytes: int = 0
 
     def describe(self) -> str:
         """See Step."""
