@@ -36,6 +36,25 @@ def test_file_gives_name_xml_and_report(in_folder: Path) -> None:
     assert [entry["argv"] for entry in report["arguments"]] == [[0, 0], [1, 1], [2, 3]]
 
 
+def test_what_is_no_regular_file_is_written_to_and_not_replaced(in_folder: Path) -> None:
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        assert main(["-q", "convert", "-o", "pipe", "--", *RNG]) == 0
+        assert b"<domain" in os.read(reader, 65536)
+    finally:
+        os.close(reader)
+    assert Path("pipe").is_fifo()
+
+
+def test_a_link_goes_on_pointing_where_it_did(in_folder: Path) -> None:
+    Path("real.xml").write_text("old")
+    Path("link.xml").symlink_to("real.xml")
+    assert main(["-q", "convert", "-o", "link.xml", "--", *RNG]) == 0
+    assert Path("link.xml").is_symlink()
+    assert "<domain" in Path("real.xml").read_text()
+
+
 def test_standard_input_is_a_dash(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

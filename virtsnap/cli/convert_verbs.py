@@ -228,15 +228,22 @@ def tell(conversion: Conversion, show_report: bool | None) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all; raises UsageError where it cannot be written."""
+    """Write a file as a whole or not at all; raises UsageError where it cannot be written.
+
+    A link goes on pointing where it did; what is no regular file (/dev/null, a pipe) is written to, not replaced.
+    """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        Path(temporary).replace(target)
     except OSError as exc:
         raise UsageError(f"{path}: {exc.strerror}", hint="name a file in a folder that can be written") from exc
 
