@@ -7,7 +7,7 @@ The command line calls these methods and nothing below them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -25,6 +25,7 @@ from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots import run_ram as _run_ram  # noqa: F401 - it registers its steps
 from virtsnap.snapshots.catalog import Snapshot, with_facts
 from virtsnap.snapshots.check import SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
+from virtsnap.snapshots.depth import longest_line, most_layers
 from virtsnap.snapshots.digests import Digests, require_verified
 from virtsnap.snapshots.engines import EngineName, SaveEngineName, choose_engine
 from virtsnap.snapshots.engines.instant import PROTECTS_FILES, InstantSave, obstacle
@@ -40,6 +41,15 @@ from virtsnap.snapshots.steps import Plan, PullLayers, Step, TakeSnapshot
 from virtsnap.snapshots.view import View
 
 Watch = Callable[[Step], None]
+
+
+class _ChainTooLongError(Exception):
+    """The chain has to be shortened before it gets one more layer."""
+
+
+def _added(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
+    """Add up seconds by phase, in the order in which the phases came."""
+    return {phase: round(first.get(phase, 0.0) + then.get(phase, 0.0), 4) for phase in {**first, **then}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +207,38 @@ class SnapshotDomain:
             require_room_for(self._host.files, plan)
             return _Prepared(plan=plan)
 
-        return self._operate("save", prepare, timeout_s=timeout_s, watch=watch)
+        return self._save_on_a_short_chain("save", prepare, timeout_s=timeout_s, watch=watch)
+
+    def _save_on_a_short_chain(
+        self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
+    ) -> Outcome:
+        """Save; where one more layer would be too many for this libvirt, flatten first.
+
+        A warning says so, and `bytes["pulled"]` of the outcome what it cost.
+        """
+        most = most_layers(self._host.libvirt_version)
+
+        def prepare_if_short(view: View) -> _Prepared:
+            if most is not None and longest_line(view) >= most and self._can_be_flattened(view):
+                raise _ChainTooLongError
+            return prepare(view)
+
+        try:
+            return self._operate(op, prepare_if_short, timeout_s=timeout_s, watch=watch)
+        except _ChainTooLongError:
+            flattened = self.flatten(timeout_s=timeout_s, watch=watch)
+        saved = self._operate(op, prepare, timeout_s=timeout_s, watch=watch)
+        return replace(
+            saved, phases_s=_added(flattened.phases_s, saved.phases_s), bytes={**flattened.bytes, **saved.bytes},
+            warnings=(f"{self.name}: flattened first, this libvirt starts no guest on more than {most} layers",
+                      *flattened.warnings, *saved.warnings),
+        )
+
+    def _can_be_flattened(self, view: View) -> bool:
+        try:
+            return bool(self._plan_flatten(view).steps)
+        except UnsupportedError:
+            return False
 
     def plan_save(
         self, name: str, *, directory: str | None = None, durable: bool = False,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from virtsnap.errors import VirtsnapError
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots.catalog import Facts, Snapshot
+from virtsnap.snapshots.depth import SLOW_LAYERS, longest_line
 from virtsnap.snapshots.digests import Digests, digest_problems, recorded_digests, with_digests
 from virtsnap.snapshots.observe import facts_of
 from virtsnap.snapshots.plan import obstacles_to_save
@@ -55,8 +56,8 @@ def remarks(view: View) -> tuple[str, ...]:
     found = []
     if view.is_active:
         found += [f"once it is shut off it cannot be saved: {problem}" for problem in view.unreachable]
-    longest = max((len(chain) for chain in view.chains.values()), default=0)
-    if longest > 30:
+    longest = longest_line(view)
+    if longest > SLOW_LAYERS:
         found.append(f"a chain has {longest} layers, which makes reading slow: `virtsnap flatten {view.name}`")
     return tuple(found)
 
