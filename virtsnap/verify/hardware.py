@@ -65,6 +65,7 @@ UNSEEN: Mapping[str, str] = {
     **dict.fromkeys(("vram64_size_mb", "vram_size_mb", "ram_size_mb"), "what is in force is seen in the BARs"),
     **dict.fromkeys(("disable-legacy", "disable-modern"), "what is in force is seen in the PCI id and the BARs"),
     "usb_version": "the speed in force is read from the port",
+    **dict.fromkeys(("has-acpi", "has-usb"), "the southbridge's own functions are devices beside it"),
     "masterbus": "the name of a bus; the companion's place says whose it is",
 }
 # What only says which place was asked for: the place itself is compared.
@@ -209,6 +210,10 @@ def _has_bus(machine: Machine, path: str) -> bool:
 
 def _machine(machine: Machine) -> dict[str, str]:
     values = _simple_properties(machine, "/machine", UNSEEN_OF_THE_MACHINE)
+    # Only `off` turns it off: x86_machine_is_acpi_enabled() in QEMU's hw/i386/x86.c, virt_is_acpi_enabled() in
+    # hw/arm/virt.c. libvirt says `on` where QEMU has the switch.
+    if values.get("acpi") == "auto":
+        values["acpi"] = "on"
     return {name: value.rsplit("/", 1)[-1] if name in ("kernel", "initrd", "firmware") else value
             for name, value in values.items()}
 
