@@ -263,7 +263,7 @@ def test_a_load_that_fails_before_the_stop_leaves_the_guest_running(vm: Vm, mock
     domain.save_snapshot("s")
     put(guest, "two")
     number, before = guest.domain.ID(), own_files(guest)
-    mocker.patch.object(Domain, "destroy", side_effect=HypervisorError("injected"))
+    mocker.patch.object(Domain, "stop", side_effect=HypervisorError("injected"))
     with pytest.raises(HypervisorError, match="injected"):
         domain.load_snapshot("s")
     mocker.stopall()
