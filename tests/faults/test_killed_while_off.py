@@ -18,7 +18,7 @@ from tests.host.guests import GuestFarm
 from tests.host.private_libvirtd import PrivateLibvirtd
 
 # The number of steps, tidying up included, and the step from which on it is finished.
-OPERATIONS = {"save c": (5, 4), "save b": (8, 4), "load a": (8, 4), "rm a": (2, 1)}
+OPERATIONS = {"save c": (6, 5), "save b": (9, 5), "load a": (8, 4), "rm a": (2, 1)}
 SAMPLE = {("save c", "after", 3), ("load a", "after", 3), ("load a", "after", 4), ("load a", "after", 5)}
 MATRIX = [
     pytest.param(words, when, step, id=f"{words.replace(' ', '-')}-{when}-{step}",

@@ -156,7 +156,9 @@ class PrivateLibvirtd:
         """Give words and environment that run a program where the daemon's own folders are what it sees."""
         if not self._as_root:
             return list(words), self._environment()
-        return ["nsenter", "--mount", "--root", "--target", str(self.daemon_pid()), "--", *words], self._environment()
+        # A mount namespace alone leads back to the file system outside of a chroot.
+        enter = ["nsenter", "--mount", "--root", "--target", str(self.daemon_pid()), "--"]
+        return [*enter, *words], self._environment()
 
     def tpm_folder(self, uuid: str) -> Path:
         """Say where, as seen from here, the daemon has the TPM of a domain."""

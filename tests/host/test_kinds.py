@@ -98,8 +98,8 @@ def test_eight_disks_on_every_bus_come_back_and_what_cannot_be_written_stays_out
     iso = media / "full.iso"
     iso.write_bytes(b"\0" * 1_048_576)
     paths = {kind: make_disk(media, kind) for kind in KINDS}
-    # In 256 MiB the full kernel has no room for the modules of all these: USB's are the ones that are missing then.
-    guest = full_farm.running_guest(memory_mib=512, extra_devices=f"""
+    # In 256 MiB the full kernel has no room for the modules of all these: those of USB are missing then.
+    guest = full_farm.running_guest(memory_mib=1024, extra_devices=f"""
         <controller type='scsi' model='virtio-scsi'/><controller type='usb' model='qemu-xhci'/>
         {"".join(disk_element(kind, path) for kind, path in paths.items())}
         <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{shared}'/>
