@@ -51,6 +51,8 @@ remember_owner = 0
 LIBVIRTD_CONF = """\
 auth_unix_ro = "none"
 auth_unix_rw = "none"
+# A client with an event loop that nobody runs just then (a test that waits for a slow boot) answers no keepalive.
+keepalive_interval = -1
 log_level = 3
 log_outputs = "3:file:{log}/libvirtd.log"
 """
