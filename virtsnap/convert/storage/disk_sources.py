@@ -20,7 +20,7 @@ from virtsnap.convert.rows import Key, Table, Version
 from virtsnap.convert.storage.block_files import parse_url
 from virtsnap.convert.storage.block_graph import FORMATS, Backend
 from virtsnap.convert.storage.disk_secrets import passphrase
-from virtsnap.convert.values import FALSE_WORDS, number, only_if, parse_switch, size_in, yes_no
+from virtsnap.convert.values import FALSE_WORDS, number, one_line, only_if, parse_switch, size_in, yes_no
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -218,7 +218,7 @@ def _device(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _path(draft: Draft, options: Options, key: str) -> str:
-    path = draft.absolute(_needed(options, key))
+    path = draft.absolute(one_line(_needed(options, key)))
     if not path.strip("/"):
         raise NotSayable(f"{path} is no image")
     return path
