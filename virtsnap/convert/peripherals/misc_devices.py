@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from virtsnap.convert.build import build_device
@@ -20,6 +21,8 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
     backend = draft.find(word.peek("rng"), "object")
     egd = backend is not None and backend.peek("qom-type") == "rng-egd"
     if backend is not None and egd and not can_have(draft, find_chardev(draft, backend)):
+        return
+    if backend is not None and re.search(r"[\n\r]", backend.peek("filename") or ""):
         return
     word.claim("rng", Outcome.MAPPED)
     holes: dict[str, str | None] = {"backend_model": "random", "backend_path": "/dev/urandom"}

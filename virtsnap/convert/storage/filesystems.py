@@ -19,7 +19,7 @@ from virtsnap.convert.head.boot_order import boot_order
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.passed.passed_paths import absolute_paths
 from virtsnap.convert.rows import Bus, DeviceRow, Key, Table, read_keys, virtio, virtio_model
-from virtsnap.convert.values import number, one_of, present_if_on
+from virtsnap.convert.values import number, one_line, one_of, present_if_on
 
 # libvirt's squash is QEMU's none (qemuBuildFSStr in libvirt's qemu_command.c).
 _access_mode = one_of({
@@ -40,7 +40,7 @@ def _mode(value: str) -> str:
 
 FOLDER_KEYS: tuple[Key, ...] = (
     Key(key="fsdriver", hole="driver_type", read=lambda value: None if value == "local" else value),
-    Key(key="path", hole="dir"),
+    Key(key="path", hole="dir", read=one_line),
     Key(key="security_model", hole="accessmode", read=_access_mode),
     Key(key="writeout", hole="wrpolicy", read=_write_policy),
     Key(key="readonly", hole="readonly", read=present_if_on),
