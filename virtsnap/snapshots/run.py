@@ -18,12 +18,21 @@ from lxml import etree
 
 from virtsnap.domain_xml.endpoints import Endpoint
 from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.domain_xml.quick_start import REFUSAL, start_as_always
 from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.catalog import Facts, SavedMemory, SavedState, read_snapshot, renamed, with_facts
+from virtsnap.snapshots.catalog import (
+    Facts,
+    SavedMemory,
+    SavedState,
+    read_snapshot,
+    renamed,
+    to_text,
+    with_facts,
+)
 from virtsnap.snapshots.definition import (
     our_metadata,
     with_metadata_in_snapshot,
@@ -502,7 +511,14 @@ def _(step: st.ReplaceState, context: Context) -> None:
 
 @perform.register
 def _(step: st.RestoreMemory, context: Context) -> None:
-    context.host.restore(step.memory_path, step.xml)
+    try:
+        context.host.restore(step.memory_path, step.xml)
+    except HypervisorError as exc:
+        # A libvirt that knows the capability no more. It says so before it starts anything.
+        domain = parse_xml(step.xml)
+        if REFUSAL not in exc.message or not start_as_always(domain):
+            raise
+        context.host.restore(step.memory_path, to_text(domain))
 
 
 @undo.register

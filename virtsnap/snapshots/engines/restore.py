@@ -7,6 +7,9 @@ disk files than the image does.
 
 from __future__ import annotations
 
+from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.quick_start import start_quickly
+from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.definition import on_new_overlays
 from virtsnap.snapshots.engines import Revert
 from virtsnap.snapshots.steps import DefineDomain, MakeOverlay, RestoreMemory, StartGuest, Step, StopGuest
@@ -41,7 +44,7 @@ class RestoreEngine:
         )
         if revert.facts.memory is None or revert.saved_xml is None:
             return (*stop, define, StartGuest()) if revert.start else (*stop, define)
-        restore = RestoreMemory(
-            memory_path=revert.facts.memory.path, xml=on_new_overlays(revert.saved_xml, overlays)
-        )
+        domain = parse_xml(on_new_overlays(revert.saved_xml, overlays))
+        start_quickly(domain)
+        restore = RestoreMemory(memory_path=revert.facts.memory.path, xml=to_text(domain))
         return (*stop, restore, define)
