@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
@@ -94,7 +95,7 @@ def test_a_time_limit_says_on_which_side_of_the_stop_it_was_reached(
     stopped = False
     real = Domain.stop
 
-    def stop(self: Domain, **options: bool) -> None:
+    def stop(self: Domain, **options: Any) -> None:
         nonlocal stopped
         real(self, **options)
         stopped = True

@@ -44,10 +44,14 @@ def kinds(steps: tuple[st.Step, ...]) -> list[str]:
     return [type(step).__name__ for step in steps]
 
 
-def test_a_shared_file_is_copied_while_the_guest_is_paused() -> None:
+def test_a_shared_file_is_copied_before_the_pause_and_what_changed_since_in_it() -> None:
     steps = save(seen(), SHARED)
-    assert kinds(steps)[2:] == ["LeaveRamOut", "PauseGuest", "TakeSnapshot", "CopyRam", "TakeRamIn", "ResumeGuest",
-                                "PlaceRam", "RecordFacts"]
+    assert kinds(steps)[2:] == ["BeginCopy", "LeaveRamOut", "PauseGuest", "TakeSnapshot", "CopyRam", "TakeRamIn",
+                                "ResumeGuest", "PlaceRam", "RecordFacts"]
+    begun, copied = steps[2], steps[6]
+    assert isinstance(begun, st.BeginCopy)
+    assert isinstance(copied, st.CopyRam)
+    assert (copied.path, copied.is_begun) == (begun.path, True)
     placed, recorded = steps[-2:]
     assert isinstance(placed, st.PlaceRam)
     assert isinstance(recorded, st.RecordFacts)
@@ -57,7 +61,9 @@ def test_a_shared_file_is_copied_while_the_guest_is_paused() -> None:
 
 
 def test_a_paused_guest_stays_paused() -> None:
-    assert not {"PauseGuest", "ResumeGuest"} & set(kinds(save(seen(state="paused"), SHARED)))
+    steps = save(seen(state="paused"), SHARED)
+    assert not {"PauseGuest", "ResumeGuest", "BeginCopy"} & set(kinds(steps))
+    assert not any(step.is_begun for step in steps if isinstance(step, st.CopyRam))
 
 
 def test_what_shares_blocks_is_written_out_before_the_pause() -> None:

@@ -144,9 +144,12 @@ class Domain:
                 if exc.get_error_code() not in gone or self.power() != "shutoff":
                     raise
 
-    def stop(self, *, is_local: bool) -> None:
-        """End the QEMU process as `destroy` does, faster where it is on this machine and may be traced."""
-        with ended(self.uuid) if is_local else contextlib.nullcontext():
+    def stop(self, *, is_local: bool, held: contextlib.ExitStack | None = None) -> None:
+        """End the QEMU process as `destroy` does, faster where it is on this machine and may be traced.
+
+        `held` gets what is freed later: the guest's RAM where it is in a file of ours.
+        """
+        with ended(self.uuid, held=held) if is_local else contextlib.nullcontext():
             self.destroy()
 
     def undefine(self) -> None:

@@ -1,10 +1,9 @@
-"""The file that is a running guest's RAM becomes a file of ours, while the guest is paused.
+"""The file that is a running guest's RAM becomes a file of ours, whole as of a pause of the guest.
 
 The file has no name: it is reached through the QEMU process that has it open,
 which takes root or QEMU's own user. Blocks are shared where the file system
-can (FICLONE), which takes no time and no room; else they are copied, holes
-left out: by sendfile, which moves pages without a detour through this process
-and was twice as fast as reading and writing, in two threads.
+can (FICLONE), which takes no time and no room; else they are copied, the most
+of it before the pause (`virtsnap.host.file_copies`).
 """
 
 from __future__ import annotations
@@ -15,15 +14,13 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from virtsnap.errors import HypervisorError, OperationTimeoutError
-from virtsnap.host.qemu_process import find_qemu
+from virtsnap.errors import HypervisorError
+from virtsnap.host.file_copies import CopyInTwoParts, copy_data
+from virtsnap.host.qemu_process import UNNAMED_RAM, find_qemu
 
 _FICLONE = 0x40049409  # linux/fs.h
-_CHUNK = 32 << 20
-_THREADS = 2
 _MOST_ROUNDS = 5
 _SHORT_ROUND_S = 0.03
 
@@ -37,31 +34,73 @@ def ram_problem(uuid: str, *, path: str, size_bytes: int) -> str | None:
         return exc.message
 
 
+class BegunCopy:
+    """A copy of a running guest's RAM that will be right when it is finished."""
+
+    def __init__(self, to: str, target: int, copy: CopyInTwoParts) -> None:
+        self._to, self._target, self._copy = to, target, copy
+
+    def finish(self, *, timeout_s: float | None = None) -> int:
+        """Copy what has changed since; give the bytes that the file holds. Needs: the guest is paused.
+
+        On failure: HypervisorError, OperationTimeoutError.
+        """
+        with _told(self._to):
+            self._copy.finish(timeout_s=timeout_s)
+            return os.fstat(self._target).st_blocks * 512
+
+
+@contextlib.contextmanager
+def begun_copy(
+    uuid: str, *, path: str, size_bytes: int, to: str, timeout_s: float | None = None
+) -> Iterator[BegunCopy]:
+    """Copy a running guest's RAM into the new private file `to`, owned by QEMU's user, and keep both open.
+
+    On failure: HypervisorError, OperationTimeoutError, and the file is gone.
+    """
+    with _opened(uuid, path=path, size_bytes=size_bytes) as (source, user, group), _new(to, user, group) as target:
+        os.ftruncate(target, size_bytes)
+        with CopyInTwoParts(source, target, timeout_s=timeout_s) as copy:
+            yield BegunCopy(to, target, copy)
+
+
 def copy_ram(uuid: str, *, path: str, size_bytes: int, to: str, timeout_s: float | None = None) -> int:
     """Copy a guest's RAM into the new private file `to`, owned by QEMU's user; give the bytes that it holds.
 
     Needs: the guest is paused. On failure: HypervisorError, OperationTimeoutError, and the file is gone.
     """
-    with _opened(uuid, path=path, size_bytes=size_bytes) as (source, user, group):
-        try:
-            target = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise HypervisorError(f"{to}: cannot be made: {exc.strerror}") from exc
-        try:
+    with _opened(uuid, path=path, size_bytes=size_bytes) as (source, user, group), _new(to, user, group) as target:
+        if not share_blocks(source, target):
+            os.ftruncate(target, size_bytes)
+            copy_data(source, target, timeout_s=timeout_s)
+        return os.fstat(target).st_blocks * 512
+
+
+@contextlib.contextmanager
+def _new(path: str, user: int, group: int) -> Iterator[int]:
+    """Make a file, and remove it where the block fails."""
+    try:
+        target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise HypervisorError(f"{path}: cannot be made: {exc.strerror}") from exc
+    try:
+        with _told(path):
             if os.geteuid() == 0:
                 os.fchown(target, user, group)
-            if not share_blocks(source, target):
-                os.ftruncate(target, size_bytes)
-                _copy(f"/proc/self/fd/{source}", to, list(_pieces(source)), timeout_s)
-            return os.fstat(target).st_blocks * 512
-        except OSError as exc:
-            Path(to).unlink(missing_ok=True)
-            raise HypervisorError(f"{to}: the RAM cannot be copied: {exc.strerror}") from exc
-        except BaseException:
-            Path(to).unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(target)
+            yield target
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(target)
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise HypervisorError(f"{path}: the RAM cannot be copied: {exc.strerror}") from exc
 
 
 def flush_ram(uuid: str, *, path: str, size_bytes: int) -> None:
@@ -168,43 +207,6 @@ def _is_ram(fd: Path, path: str) -> bool:
         name = str(fd.readlink())
     except OSError:
         return False
-    # file_ram_open() in QEMU's softmmu/physmem.c: <folder>/qemu_back_mem.<id>.XXXXXX, unlinked at once. By the
-    # last part alone: a QEMU in another mount namespace may have the folder under another name.
+    # By the last part alone: a QEMU in another mount namespace may have the folder under another name.
     last = name.rpartition("/")[2].removesuffix(" (deleted)")
-    return last == Path(path).name or last.startswith("qemu_back_mem.virtsnap-ram.")
-
-
-def _pieces(source: int) -> Iterator[tuple[int, int]]:
-    """Give what holds data as (first byte, byte after the last), in pieces that threads can share."""
-    at, end = 0, os.fstat(source).st_size
-    while at < end:
-        try:
-            at = os.lseek(source, at, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole is left
-            return
-        until = os.lseek(source, at, os.SEEK_HOLE)
-        while at < until:
-            step = min(until, at + _CHUNK)
-            yield at, step
-            at = step
-
-
-def _copy(source: str, target: str, pieces: list[tuple[int, int]], timeout_s: float | None) -> None:
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-
-    def work(mine: list[tuple[int, int]]) -> None:
-        # Descriptors of its own: sendfile writes where the descriptor stands.
-        with Path(source).open("rb", buffering=0) as given, Path(target).open("rb+", buffering=0) as taken:
-            for first, end in mine:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise OperationTimeoutError("the time ran out while the RAM was copied")
-                at = first
-                taken.seek(first)
-                while at < end:
-                    count = os.sendfile(taken.fileno(), given.fileno(), at, end - at)
-                    if count == 0:
-                        raise OSError(0, "it became shorter meanwhile")
-                    at += count
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(work, [pieces[number::_THREADS] for number in range(_THREADS)]))
+    return last == Path(path).name or last.startswith(UNNAMED_RAM)

@@ -29,6 +29,8 @@ _REAP_TIMEOUT_S = 0.15
 _HOLD_S = 0.1
 _PIDFD_GETFD = 438  # the same number on every architecture (linux/arch/*/syscall.tbl)
 _CONNECTED = "03"
+# file_ram_open() in QEMU's softmmu/physmem.c: <folder>/qemu_back_mem.<id>.XXXXXX, unlinked at once
+UNNAMED_RAM = "qemu_back_mem.virtsnap-ram."
 
 
 def find_qemu(uuid: str) -> int | None:
@@ -44,8 +46,11 @@ def find_qemu(uuid: str) -> int | None:
 
 
 @contextlib.contextmanager
-def ended(uuid: str) -> Iterator[bool]:
+def ended(uuid: str, *, held: contextlib.ExitStack | None = None) -> Iterator[bool]:
     """End a domain's QEMU as libvirt would, and hide it from libvirt for the length of the block.
+
+    `held` gets the guest's RAM, where that is a file of ours without a name: the kernel takes a second for 4 GiB
+    to free, and QEMU is not gone before.
 
     Yields whether the process is gone. Where not, all is as it was but for the signal, and libvirt's own
     way ends it too: it may be out of sight or out of reach (another user's, or ptrace is restricted), hang,
@@ -55,7 +60,7 @@ def ended(uuid: str) -> Iterator[bool]:
     is_gone = False
     try:
         with contextlib.suppress(OSError):
-            is_gone = _end(uuid, kept)
+            is_gone = _end(uuid, kept, held)
         if not is_gone:
             kept.close()
         timer = threading.Timer(_HOLD_S, kept.close)
@@ -86,7 +91,7 @@ class _Kept:
             self._fds = []
 
 
-def _end(uuid: str, kept: _Kept) -> bool:
+def _end(uuid: str, kept: _Kept, held: contextlib.ExitStack | None) -> bool:
     """Send SIGTERM, upon which QEMU shuts down in order, and wait until nothing is left of the process.
 
     On failure: OSError, and no signal was sent.
@@ -101,6 +106,9 @@ def _end(uuid: str, kept: _Kept) -> bool:
             kept.add(_duplicate(handle, fd))
         if not fds:
             return False
+        if held is not None:
+            for fd in _unnamed_ram_fds(pid):
+                held.callback(os.close, _duplicate(handle, fd))
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         if not select.select([handle], [], [], _END_TIMEOUT_S)[0]:
             return False
@@ -122,12 +130,18 @@ def _monitor_fds(pid: int) -> list[int]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and fields[5] == _CONNECTED and fields[7].endswith("/monitor.sock"):
             inodes.add(f"socket:[{fields[6]}]")
-    found = []
+    return [fd for fd, name in _open_files(pid) if name in inodes]
+
+
+def _unnamed_ram_fds(pid: int) -> list[int]:
+    return [fd for fd, name in _open_files(pid) if name.rpartition("/")[2].startswith(UNNAMED_RAM)]
+
+
+def _open_files(pid: int) -> Iterator[tuple[int, str]]:
+    """Give the descriptors of a process, and the kernel's names for what they are."""
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if str(fd.readlink()) in inodes:
-                found.append(int(fd.name))
-    return found
+            yield int(fd.name), str(fd.readlink())
 
 
 def _duplicate(handle: int, fd: int) -> int:

@@ -23,6 +23,7 @@ from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapErro
 from virtsnap.host import Domain, Host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.files import HypervisorFiles
+from virtsnap.host.guest_ram import BegunCopy
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import (
     Facts,
@@ -81,6 +82,9 @@ class Context:
     deadline: float | None = None
     bytes: dict[str, int] = field(default_factory=dict)
     phases_s: dict[str, float] = field(default_factory=dict)
+    # What is let go when the operation is over
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    begun_copy: BegunCopy | None = None
 
     def remaining_s(self) -> float | None:
         """Give the seconds left; None where there is no limit."""
@@ -108,6 +112,11 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
     been stopped the error says so: the domain is shut off then and boots the disks of before.
     `watch` is called before each step.
     """
+    with context.held:
+        return _run(plan, context, watch)
+
+
+def _run(plan: st.Plan, context: Context, watch: Callable[[st.Step], None] | None) -> Outcome:
     begun: list[st.Step] = []
     stopped = False
     try:
@@ -133,6 +142,9 @@ def run_plan(plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None
     late = stopped and context.is_late()
     warnings = [_FINISHED_LATE] if late else []
     warnings += tidy_up(plan, context, watch=watch)
+    started = time.monotonic()
+    context.held.close()
+    context.phases_s["forget"] = context.phases_s.get("forget", 0.0) + time.monotonic() - started
     return Outcome(
         op=plan.op, domain=plan.domain, name=plan.name, state=_state(context.domain),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
@@ -491,7 +503,7 @@ def _(step: st.RenameObject, context: Context) -> None:
 
 @perform.register
 def _(step: st.StopGuest, context: Context) -> None:
-    context.domain.stop(is_local=context.host.is_local)
+    context.domain.stop(is_local=context.host.is_local, held=context.held if step.frees_ram_later else None)
 
 
 @perform.register

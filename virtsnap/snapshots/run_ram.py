@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
-from virtsnap.host.guest_ram import clone_file, copy_ram, flush_ram, qemu_user
+from virtsnap.host.guest_ram import begun_copy, clone_file, copy_ram, flush_ram, qemu_user
 from virtsnap.host.memory_image import change_image
 from virtsnap.host.ram_stream import split_image
 from virtsnap.snapshots import steps as st
@@ -43,6 +43,19 @@ def _(step: st.FlushRam, context: Context) -> None:
 
 
 @perform.register
+def _(step: st.BeginCopy, context: Context) -> None:
+    context.begun_copy = context.held.enter_context(begun_copy(
+        context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, to=step.path,
+        timeout_s=context.remaining_s(),
+    ))
+
+
+@undo.register
+def _(step: st.BeginCopy, context: Context) -> None:
+    context.host.files.remove(step.path)
+
+
+@perform.register
 def _(step: st.CloneRam, context: Context) -> None:
     clone_file(step.source_path, step.path)
 
@@ -54,10 +67,13 @@ def _(step: st.CloneRam, context: Context) -> None:
 
 @perform.register
 def _(step: st.CopyRam, context: Context) -> None:
-    context.bytes["memory"] = copy_ram(
-        context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, to=step.path,
-        timeout_s=context.remaining_s(),
-    )
+    if step.is_begun and context.begun_copy is not None:
+        context.bytes["memory"] = context.begun_copy.finish(timeout_s=context.remaining_s())
+    else:
+        context.bytes["memory"] = copy_ram(
+            context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, to=step.path,
+            timeout_s=context.remaining_s(),
+        )
 
 
 @undo.register

@@ -207,6 +207,20 @@ class CloneRam(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeginCopy(Step):
+    """Copy the running guest's RAM to `path`, so that little of it is left for the pause. Undo: remove it."""
+
+    phase = "precopy"
+    ram_path: str
+    size_bytes: int
+    path: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"copy the guest's RAM to {self.path} while it runs, so that little is left for the pause"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeaveRamOut(Step):
     """Have QEMU write its state without the RAM that is in a file. Undo: as TakeRamIn."""
 
@@ -222,6 +236,7 @@ class LeaveRamOut(Step):
 class CopyRam(Step):
     """Copy the paused guest's RAM (`size_bytes` at `ram_path`, a file or the folder of one) to `path`.
 
+    Where the copy `is_begun`, what the guest has changed since is copied.
     It cannot be done again later: the RAM must be that of the snapshot. Undo: remove the copy, and let a guest
     run that was paused for it (`resumes`): before that QEMU, which has written its state out, lets nobody
     merge its disks.
@@ -232,6 +247,7 @@ class CopyRam(Step):
     size_bytes: int
     path: str
     resumes: bool
+    is_begun: bool = False
 
     def describe(self) -> str:
         """See Step."""
@@ -357,10 +373,15 @@ class PullLayers(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class StopGuest(Step):
-    """End the QEMU process: the point of no return of a load. No undo."""
+    """End the QEMU process: the point of no return of a load. No undo.
+
+    `frees_ram_later` keeps RAM in a file without a name until the operation is over: where the new guest's RAM
+    takes no room yet, there is room for both.
+    """
 
     phase = "stop"
     is_noted = True
+    frees_ram_later: bool = False
 
     def describe(self) -> str:
         """See Step."""

@@ -1,8 +1,9 @@
 """Snapshots whose RAM is a file: saved by copying it, loaded by mapping the copy.
 
 The domain's RAM is in a file that QEMU shares with whoever opens it
-(`virtsnap.domain_xml.ram_file`). A save pauses the guest, has libvirt take its
-snapshot without that RAM, and copies the file. What libvirt then has is a
+(`virtsnap.domain_xml.ram_file`). A save copies the file while the guest runs,
+pauses it, has libvirt take its snapshot without that RAM, and copies what has
+changed meanwhile. What libvirt then has is a
 memory image of its own, of some 100 kB, and the definition in it says that the
 RAM is the copy, mapped privately: page by page as the guest touches it. So a
 load is the `restore` engine's, in the same time for any size of RAM; plain
@@ -25,6 +26,7 @@ from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.engines import Revert
 from virtsnap.snapshots.engines.restore import RestoreEngine
 from virtsnap.snapshots.steps import (
+    BeginCopy,
     CloneRam,
     CopyRam,
     FlushRam,
@@ -34,6 +36,7 @@ from virtsnap.snapshots.steps import (
     ResumeGuest,
     SplitRam,
     Step,
+    StopGuest,
     TakeRamIn,
     TakeSnapshot,
 )
@@ -58,11 +61,14 @@ class InstantEngine(RestoreEngine):
 
     def switch(self, revert: Revert) -> tuple[Step, ...]:
         """Plan what `restore` does; the definition in the image says that the RAM is the snapshot's, mapped."""
-        if revert.ram_path is None or revert.saved_xml is None:
-            return super().switch(revert)
-        domain = parse_xml(revert.saved_xml)
-        move_ram(domain, revert.ram_path, is_shared=True)
-        return super().switch(replace(revert, saved_xml=to_text(domain)))
+        if revert.ram_path is not None and revert.saved_xml is not None:
+            domain = parse_xml(revert.saved_xml)
+            move_ram(domain, revert.ram_path, is_shared=True)
+            revert = replace(revert, saved_xml=to_text(domain))
+        return tuple(
+            replace(step, frees_ram_later=True) if isinstance(step, StopGuest) else step
+            for step in super().switch(revert)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +123,17 @@ def plan_taking(
     if instant.is_private:
         return [take, SplitRam(memory_path=take.memory_path, size_bytes=instant.size_bytes, path=ram_path), place]
     runs = view.state == "running"
-    flush = FlushRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes)
+    before: Step = (
+        FlushRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes) if instant.shares_blocks
+        else BeginCopy(ram_path=instant.ram_path, size_bytes=instant.size_bytes, path=ram_path)
+    )
     return [
-        *((flush,) if runs and instant.shares_blocks else ()),
+        *((before,) if runs else ()),
         LeaveRamOut(),
         *((PauseGuest(),) if runs else ()),
         take,
-        CopyRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes, path=ram_path, resumes=runs),
+        CopyRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes, path=ram_path, resumes=runs,
+                is_begun=runs and not instant.shares_blocks),
         TakeRamIn(),
         *((ResumeGuest(),) if runs else ()),
         place,

@@ -1,0 +1,87 @@
+"""A file with holes is copied, and an older copy of it is brought up to date."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from virtsnap.errors import OperationTimeoutError
+from virtsnap.host import file_copies
+from virtsnap.host.file_copies import CopyInTwoParts, copy_data
+
+PAGE = 4096
+SIZE = 96 * PAGE + 4096  # no multiple of a block
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_copies, "_BLOCK", 4 * PAGE)
+    monkeypatch.setattr(file_copies, "_CHUNK", 24 * PAGE)
+    monkeypatch.setattr(file_copies, "_RUN", 8 * PAGE)
+
+
+def write(path: Path, pages: dict[int, bytes]) -> None:
+    """Make a sparse file whose pages are filled with these bytes, and empty elsewhere."""
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for number, byte in pages.items():
+            file.seek(number * PAGE)
+            file.write(byte * PAGE)
+
+
+def both(tmp_path: Path) -> tuple[Path, Path, int, int]:
+    given, taken = tmp_path / "given", tmp_path / "taken"
+    taken.touch()
+    fds = os.open(given, os.O_RDONLY), os.open(taken, os.O_RDWR)
+    os.ftruncate(fds[1], SIZE)
+    return given, taken, *fds
+
+
+def test_all_data_and_no_hole_is_copied(tmp_path: Path) -> None:
+    write(tmp_path / "given", {3: b"a", 4: b"b", 60: b"c", 96: b"d"})
+    given, taken, source, target = both(tmp_path)
+    copy_data(source, target)
+    assert taken.read_bytes() == given.read_bytes()
+    assert taken.stat().st_blocks * 512 <= 5 * PAGE
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_older_copy_becomes_the_newer_file_whatever_changed(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    pages = range(SIZE // PAGE)
+    old = {number: bytes([chance.randrange(256)]) for number in chance.sample(pages, 30)}
+    write(tmp_path / "given", old)
+    given, taken, source, target = both(tmp_path)
+    new = {number: byte for number, byte in old.items() if chance.random() < 0.8}
+    new |= {number: bytes([chance.randrange(256)]) for number in chance.sample(pages, chance.randrange(12))}
+    with CopyInTwoParts(source, target) as copy:
+        write(given, new)
+        copy.finish()
+    assert taken.read_bytes() == given.read_bytes()
+
+
+def test_only_blocks_that_differ_are_written(tmp_path: Path) -> None:
+    write(tmp_path / "given", dict.fromkeys(range(SIZE // PAGE), b"x"))
+    given, _, source, target = both(tmp_path)
+    with CopyInTwoParts(source, target) as copy:
+        assert copy.finish() == 0
+        with given.open("r+b") as file:
+            file.seek(50 * PAGE + 77)
+            file.write(b"!")
+        assert copy.finish() == 4 * PAGE
+
+
+def test_the_time_can_run_out(tmp_path: Path) -> None:
+    write(tmp_path / "given", {1: b"a"})
+    given, _, source, target = both(tmp_path)
+    with pytest.raises(OperationTimeoutError):
+        copy_data(source, target, timeout_s=-1)
+    with pytest.raises(OperationTimeoutError), CopyInTwoParts(source, target, timeout_s=-1):
+        pass
+    with CopyInTwoParts(source, target) as copy:
+        write(given, {1: b"b"})
+        with pytest.raises(OperationTimeoutError):
+            copy.finish(timeout_s=-1)
