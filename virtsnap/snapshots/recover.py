@@ -47,8 +47,14 @@ def recover(left: Journal, context: Context) -> Recovered:
     """Finish or take back an operation whose owner is gone.
 
     Needs: the domain is held (`Lock`), and `context.journal` keeps the journal on.
-    On success: the journal is gone. On failure: HypervisorError, and the journal stays for another try.
+    On success: the journal is gone, unless tidying up failed for the first time. On failure: HypervisorError,
+    and the journal stays for another try.
     """
+    with context.held:
+        return _recover(left, context)
+
+
+def _recover(left: Journal, context: Context) -> Recovered:
     assert context.journal is not None
     journal = Journal(
         plan=with_passwords_of(left.plan, context.domain.persistent_xml()), begun=left.begun,
@@ -64,7 +70,7 @@ def recover(left: Journal, context: Context) -> Recovered:
                 if step.is_noted and step in plan.steps:
                     context.journal.note(max(journal.begun, plan.reach(plan.steps.index(step) + 1)))
                 perform(step, context)
-            warnings = tidy_up(plan, context)
+            warnings = tidy_up(plan, context, is_again=left.is_tidying)
             return Recovered(op=plan.op, name=plan.name, how="finished", warnings=tuple(warnings))
     except VirtsnapError as exc:
         why = f"it could not be finished ({exc.message}); "

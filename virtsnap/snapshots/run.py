@@ -173,9 +173,12 @@ def _state(domain: Domain) -> str:
 
 
 def tidy_up(
-    plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None] | None = None
+    plan: st.Plan, context: Context, *, watch: Callable[[st.Step], None] | None = None, is_again: bool = False
 ) -> list[str]:
-    """Do what `afterwards` says, which can be done again, and close the journal; say what failed."""
+    """Do what `afterwards` says, which can be done again, and close the journal; say what failed.
+
+    The journal stays where something did, for the next operation to try again; not where this `is_again`.
+    """
     warnings: list[str] = []
     try:
         if plan.afterwards:
@@ -189,7 +192,10 @@ def tidy_up(
                 _timed(step, context)
             except VirtsnapError as exc:
                 warnings.append(exc.message)
-        close_journal(context)
+        if warnings and not is_again:
+            warnings.append(f"the next operation tries again to tidy up, or `virtsnap recover {plan.domain}` does")
+        else:
+            close_journal(context)
     except VirtsnapError as exc:
         warnings.append(exc.message)
     return warnings

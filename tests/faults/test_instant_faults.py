@@ -1,0 +1,129 @@
+"""A save or load by `instant` is killed around each step, and libvirt fails it at each call."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+import virtsnap
+import virtsnap.host
+from tests.faults.guest_with_two import GuestWithTwo
+from tests.faults.killed import When
+from tests.faults.test_errors_of_libvirt import Refusing
+from tests.host.guests import GuestFarm
+from tests.host.test_save_and_load import put, tokens
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
+from virtsnap.errors import VirtsnapError
+from virtsnap.snapshots.tree import connect_tree
+
+# Of a save: 8 is the first that is performed when the RAM has been copied. Of a load: 4 is the stop.
+STEPS = {"save": 11, "load": 8}
+DECISIVE = {"save": ("before", 8), "load": ("after", 4)}
+KILLED: dict[str, set[tuple[When, int]]] = {
+    "save": {("before", 7), ("after", 7), ("after", 8)}, "load": {("before", 4), ("after", 5)},
+}
+WHENS: tuple[When, ...] = ("before", "after")
+MATRIX = [
+    pytest.param(verb, when, step, id=f"{verb}-{when}-{step}",
+                 marks=() if (when, step) in KILLED[verb] else pytest.mark.whole)
+    for verb, steps in STEPS.items() for step in range(1, steps + 1) for when in WHENS
+]
+# The calls that a save makes at most
+CALLS = 60
+REFUSED = {25, 33, 38}
+
+
+@pytest.fixture(scope="module")
+def booted(module_farm: GuestFarm) -> Iterator[GuestWithTwo]:
+    """A guest whose RAM is in a file, with a snapshot whose load brings it back into a shared one."""
+    guest = module_farm.running_guest(ram_folder=DEFAULT_FOLDER)
+    guest.console.wait_disk()
+    with virtsnap.connect(module_farm.uri) as host:
+        domain = host.domain(guest.name)
+        put(guest, "base")
+        domain.save_snapshot("base", engine="libvirt")
+        yield GuestWithTwo(guest=guest, domain=domain)
+
+
+@pytest.fixture
+def one(booted: GuestWithTwo) -> Iterator[GuestWithTwo]:
+    booted.domain.load_snapshot("base")
+    put(booted.guest, "now")
+    yield booted
+    assert booted.disagreements() == []
+
+
+def leaves_ram_out(one: GuestWithTwo) -> bool:
+    with virtsnap.host.connect(one.guest.uri) as host:
+        found = host.domain(one.guest.name).migration_capabilities()
+    return found["x-ignore-shared"]
+
+
+@pytest.mark.parametrize(("verb", "when", "step"), MATRIX)
+def test_what_is_killed_is_finished_or_taken_back(one: GuestWithTwo, verb: str, when: When, step: int) -> None:
+    if verb == "load":
+        one.domain.save_snapshot("c", engine="instant")
+        put(one.guest, "later")
+    before = tokens(one.guest)[0]
+    code, said = one.command(verb, one.guest.name, "c", kill=(when, step))
+    assert code == -signal.SIGKILL, said
+    code, said = one.command("recover", one.guest.name)
+    assert code == 0, said
+    assert one.disagreements() == []
+    assert not leaves_ram_out(one)
+    decisive_when, decisive = DECISIVE[verb]
+    finished = step > decisive or (step == decisive and when in (decisive_when, "after"))
+    assert ("was finished" if finished else "was undone") in said
+    assert set(tokens(one.guest)) == {"now" if verb == "load" and finished else before}
+    is_there = verb == "load" or finished
+    one.assert_all_load({"base": "base", **({"c": "now"} if is_there else {})})
+    assert [each.facts.engine for each in one.domain.snapshots() if each.facts and each.name == "c"] == (
+        ["instant"] if is_there else []
+    )
+
+
+@pytest.mark.parametrize("verb", STEPS)
+def test_every_step_is_in_the_matrix(one: GuestWithTwo, verb: str) -> None:
+    if verb == "load":
+        one.domain.save_snapshot("c", engine="instant")
+    code, said = one.command(verb, one.guest.name, "c", kill=("before", STEPS[verb] + 1))
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("index", [
+    pytest.param(index, marks=() if index in REFUSED else pytest.mark.whole) for index in range(CALLS)
+])
+def test_an_error_at_any_call_of_a_save(one: GuestWithTwo, index: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, connect_tree(one.guest.uri) as host:
+        vm = host.tree(one.guest.name)
+        refusing = Refusing(monkeypatch, index)
+        with contextlib.suppress(VirtsnapError):
+            vm.save_snapshot("c", engine="instant")
+    code, said = one.command("recover", one.guest.name)
+    assert code == 0, said
+    assert one.disagreements() == [], refusing.refused
+    assert not leaves_ram_out(one)
+    assert set(tokens(one.guest)) == {"now"}, refusing.refused
+    one.assert_all_load({"base": "base", **({"c": "now"} if "c" in one.names() else {})})
+
+
+def test_every_call_of_a_save_is_in_the_matrix(one: GuestWithTwo) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, connect_tree(one.guest.uri) as host:
+        vm = host.tree(one.guest.name)
+        refusing = Refusing(monkeypatch, -1)
+        vm.save_snapshot("c", engine="instant")
+    assert 35 < refusing.seen <= CALLS
+    assert one.names() == {"base", "c"}
+
+
+def test_a_guest_that_went_on_before_its_ram_was_copied_gets_no_snapshot(one: GuestWithTwo) -> None:
+    one.command("save", one.guest.name, "c", kill=("after", 6))
+    one.guest.domain.resume()
+    put(one.guest, "later")
+    code, said = one.command("recover", one.guest.name)
+    assert (code, "was undone" in said) == (0, True), said
+    assert tokens(one.guest) == ("later", "later")
+    one.assert_all_load({"base": "base"})
