@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from pytest_mock import MockerFixture
 
 from tests.unit.snapshot_samples import BASE, FOLDER, domain_xml, facts, overlay, snapshot_xml, view
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RamFile, move_ram, read_ram_file, with_ram_in_file
 from virtsnap.errors import UnsupportedError
+from virtsnap.host import Domain
+from virtsnap.host.local_files import LocalFiles
+from virtsnap.snapshots import recover
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import Facts, SavedMemory, Snapshot, read_catalog, to_text, with_facts
 from virtsnap.snapshots.engines import choose_engine
 from virtsnap.snapshots.engines.instant import InstantSave, obstacle
 from virtsnap.snapshots.journal import Journal, journal_element, read_journal
 from virtsnap.snapshots.plan import LoadRequest, SaveRequest, plan_load, plan_remove, plan_save
-from virtsnap.snapshots.recover import _is_without_ram
 from virtsnap.snapshots.view import View
 
 RAM = f"{FOLDER}/00000001.ram"
@@ -93,11 +97,34 @@ def test_every_step_goes_through_the_journal() -> None:
     assert read_journal(to_text(root)) == Journal(plan=plan, begun=4)
 
 
-@pytest.mark.parametrize("begun", range(11))
-def test_a_save_is_finished_only_where_the_ram_was_copied(begun: int) -> None:
-    request = SaveRequest(name="s", directory=None, description=None, token="000000aa", now_ns=1, instant=SHARED)
-    plan = plan_save(request, seen())
-    assert _is_without_ram(Journal(plan=plan, begun=begun)) == (begun <= kinds(plan.steps).index("TakeRamIn"))
+def journals(plan: st.Plan) -> Iterator[tuple[int, Journal]]:
+    """Give the journal that a process leaves which is killed at a step, for each of them."""
+    begun = plan.reach(0)
+    for number, step in enumerate(plan.steps):
+        if step.is_noted:
+            begun = plan.reach(number + 1)
+        yield number, Journal(plan=plan, begun=begun)
+
+
+@pytest.mark.parametrize("instant", [SHARED, replace(SHARED, ram_path=RAM, is_private=True)])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_save_is_finished_where_the_ram_was_copied_and_then_no_step_is_left_out(
+    instant: InstantSave, is_there: bool, mocker: MockerFixture
+) -> None:
+    request = SaveRequest(name="s", directory=None, description=None, token="000000aa", now_ns=1, instant=instant)
+    plan = plan_save(request, seen(RAM, shared=False) if instant.is_private else seen())
+    mocker.patch.object(recover, "_is_complete", return_value=True)
+    files = mocker.MagicMock(spec=LocalFiles, **{"exists.return_value": is_there})
+    decisive = kinds(plan.steps).index("TakeSnapshot" if instant.is_private else "TakeRamIn")
+    for number, journal in journals(plan):
+        rest = recover.steps_to_finish(journal, mocker.MagicMock(spec=Domain), files)
+        if number < decisive or not (is_there or instant.is_private):
+            assert rest is None, number
+        else:
+            assert rest is not None, number
+            ahead = plan.steps[max(number, kinds(plan.steps).index("TakeSnapshot") + 1):]
+            assert rest[-len(ahead):] == ahead, number
+            assert "CopyRam" not in kinds(rest)
 
 
 def instant_facts() -> Facts:

@@ -97,8 +97,11 @@ def steps_to_finish(journal: Journal, domain: Domain, files: HypervisorFiles) ->
         return ()
     for at, step in enumerate(journal.begun_steps):
         if isinstance(step, st.TakeSnapshot):
-            left = steps[max(at + 1, journal.begun - 1):] if _is_complete(step, domain, files) else None
-            return None if _is_without_ram(journal) else left
+            if _is_without_ram(journal, files) or not _is_complete(step, domain, files):
+                return None
+            # What comes before the last that was noted is done for sure.
+            noted = max((n for n, each in enumerate(journal.begun_steps) if each.is_noted), default=0)
+            return steps[max(at + 1, noted):]
         if isinstance(step, _SWITCHES):
             return _rest_of_load(steps[at:], journal, domain, files)
         if isinstance(step, (st.ForgetObjects, st.PullLayers)):
@@ -106,11 +109,16 @@ def steps_to_finish(journal: Journal, domain: Domain, files: HypervisorFiles) ->
     return None
 
 
-def _is_without_ram(journal: Journal) -> bool:
-    """Say whether the snapshot's RAM was to be copied and may not have been, while the guest was paused for it."""
-    return any(isinstance(step, st.TakeRamIn) for step in journal.plan.steps) and not any(
-        isinstance(step, st.TakeRamIn) for step in journal.begun_steps
-    )
+def _is_without_ram(journal: Journal, files: HypervisorFiles) -> bool:
+    """Say whether the snapshot's RAM was to be copied and may not have been, while the guest was paused for it.
+
+    Or was, and is gone: taking the save back got as far as that, and no further.
+    """
+    copied = next((step for step in journal.plan.steps if isinstance(step, st.CopyRam)), None)
+    if copied is None:
+        return False
+    is_past = any(isinstance(step, st.TakeRamIn) for step in journal.begun_steps)
+    return not is_past or not files.exists(copied.path)
 
 
 def _is_complete(step: st.TakeSnapshot, domain: Domain, files: HypervisorFiles) -> bool:
