@@ -45,6 +45,19 @@ def test_libvirt_finds_the_same_cpu_in_the_loaded_guest(farm: GuestFarm, asked: 
     assert etree.fromstring(guest.domain.XMLDesc(2)).find(DELETED) is None  # VIR_DOMAIN_XML_INACTIVE
 
 
+def test_a_cpu_that_libvirt_starts_only_as_always_comes_back(farm: GuestFarm) -> None:
+    # The live definition names features in MSRs, as disabled.
+    guest = farm.running_guest(before_devices="<cpu mode='custom'><model>Cooperlake</model></cpu>")
+    guest.console.wait_disk()
+    put(guest, "one")
+    with virtsnap.connect(farm.uri) as host:
+        domain = host.domain(guest.name)
+        domain.save_snapshot("s")
+        put(guest, "two")
+        domain.load_snapshot("s")
+    assert tokens(guest) == ("one", "one")
+
+
 def test_a_libvirt_that_knows_no_such_capability_is_asked_without_it(
     farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

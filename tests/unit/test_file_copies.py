@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from virtsnap.errors import OperationTimeoutError
 from virtsnap.host import file_copies
-from virtsnap.host.file_copies import CopyInTwoParts, copy_data
+from virtsnap.host.file_copies import CopyInTwoParts, copy_data, in_both, in_first
 
 PAGE = 4096
 SIZE = 96 * PAGE + 4096  # no multiple of a block
@@ -72,6 +73,33 @@ def test_only_blocks_that_differ_are_written(tmp_path: Path) -> None:
             file.seek(50 * PAGE + 77)
             file.write(b"!")
         assert copy.finish() == 4 * PAGE
+
+
+def test_reading_makes_no_page_in_a_hole() -> None:
+    """A tmpfs would give it one, of the guest's RAM."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        write(Path(place) / "given", dict.fromkeys(range(0, 96, 4), b"x"))
+        given, taken, source, target = both(Path(place))
+        before = given.stat().st_blocks
+        with CopyInTwoParts(source, target) as copy:
+            copy.finish()
+        assert (given.stat().st_blocks, taken.stat().st_blocks) == (before, before)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pieces_are_cut_as_sets_would_be(seed: int) -> None:
+    chance = random.Random(seed)
+
+    def pieces() -> list[tuple[int, int]]:
+        edges = sorted(chance.sample(range(60), 2 * chance.randrange(8)))
+        return list(zip(edges[::2], edges[1::2], strict=True))
+
+    def members(found: list[tuple[int, int]]) -> list[int]:
+        return [each for first, end in found for each in range(first, end)]
+
+    one, other = pieces(), pieces()
+    assert members(in_both(one, other)) == sorted(set(members(one)) & set(members(other)))
+    assert members(in_first(one, other)) == sorted(set(members(one)) - set(members(other)))
 
 
 def test_the_time_can_run_out(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ questions, and still does where it is told that QEMU lacks the capability:
 
     <qemu:capabilities><qemu:del capability='cpu-unavailable-features'/></qemu:capabilities>
 
-The words say the same but for features that are no CPUID bits: those in MSRs
-(KVM alone has them) and KVM's and Hyper-V's own.
+The words say the same but for features that are no CPUID bits: those in MSRs,
+which emulation does not have, and KVM's and Hyper-V's own. A definition that
+names one in an MSR (Cooperlake's, if only as disabled) libvirt does not start
+without the capability, nor may a later libvirt know it: so whoever starts a
+domain by such a definition tries again without it.
 """
 
 from __future__ import annotations
@@ -19,8 +22,6 @@ from lxml import etree
 from virtsnap.domain_xml.live import QEMU_NS
 
 CAPABILITY = "cpu-unavailable-features"
-# What libvirt says to a capability that it does not know (src/qemu/qemu_domain.c, 9.0 to 12.8)
-REFUSAL = "namespace capability"
 _LIST, _WITHOUT = f"{{{QEMU_NS}}}capabilities", f"{{{QEMU_NS}}}del"
 _X86 = ("x86_64", "i686")
 

@@ -54,9 +54,9 @@ class CopyInTwoParts:
 
     def __enter__(self) -> Self:
         try:
-            copy_data(self._source, self._target, timeout_s=self._timeout_s)
-            self._at_source = self._maps.enter_context(_mapped(self._source, self._size))
-            self._at_target = self._maps.enter_context(_mapped(self._target, self._size))
+            self._copied = copy_data(self._source, self._target, timeout_s=self._timeout_s)
+            self._at_source = self._maps.enter_context(_mapped(self._source, self._size, self._copied))
+            self._at_target = self._maps.enter_context(_mapped(self._target, self._size, self._copied))
         except BaseException:
             self._maps.close()
             raise
@@ -66,19 +66,24 @@ class CopyInTwoParts:
         self._maps.close()
 
     def finish(self, *, timeout_s: float | None = None) -> int:
-        """Make the target what the source is, which nobody changes now; give the bytes written, in blocks."""
-        given, taken = _blocks(self._source), _blocks(self._target)
+        """Make the target what the source is, which nobody changes now; give the bytes written, in blocks.
+
+        Holes are not read: reading one through a map puts a page into it where the file is on a tmpfs.
+        """
+        given, taken = data_of(self._source), self._copied
         workers = _Workers(self._source, self._target, timeout_s)
-        both, new, gone = _and(given, taken), _and(given, taken, but=True), _and(taken, given, but=True)
-        return sum((
-            workers.each(_runs(both, self._size), self._update),
-            workers.each(_runs(new, self._size), _Copy.copy),
-            workers.each(_runs(gone, self._size), _Copy.clear),
+        written = sum((
+            workers.each(in_both(given, taken), self._update),
+            workers.each(in_first(given, taken), _Copy.copy),
+            workers.each(in_first(taken, given), _Copy.clear),
         ))
+        self._copied = given
+        return written
 
     def _update(self, copy: _Copy, first: int, end: int) -> int:
         written = 0
         for begin, after in _steps(first, end, _RUN):
+            copy.check_time()
             if self._differ(begin, after):
                 written += sum(copy.copy(*block) for block in _steps(begin, after, _BLOCK) if self._differ(*block))
         return written
@@ -87,12 +92,14 @@ class CopyInTwoParts:
         return bool(_LIBC.memcmp(self._at_source + first, self._at_target + first, end - first))
 
 
-def copy_data(source: int, target: int, *, timeout_s: float | None = None) -> None:
-    """Copy all data of one file into another of the same size, which has none yet.
+def copy_data(source: int, target: int, *, timeout_s: float | None = None) -> list[Piece]:
+    """Copy all data of one file into another of the same size, which has none yet; give where there was some.
 
     On failure: OSError, OperationTimeoutError.
     """
-    _Workers(source, target, timeout_s).each(_pieces(source, _CHUNK), _Copy.copy)
+    found = data_of(source)
+    _Workers(source, target, timeout_s).each(found, _Copy.copy)
+    return found
 
 
 class _Copy:
@@ -101,10 +108,14 @@ class _Copy:
     def __init__(self, given: int, taken: int, deadline: float | None) -> None:
         self._given, self._taken, self._deadline = given, taken, deadline
 
-    def copy(self, first: int, end: int) -> int:
-        """Copy a piece; give its length."""
+    def check_time(self) -> None:
+        """Raise OperationTimeoutError when the time has run out."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise OperationTimeoutError("the time ran out while the RAM was copied")
+
+    def copy(self, first: int, end: int) -> int:
+        """Copy a piece; give its length."""
+        self.check_time()
         at = os.lseek(self._taken, first, os.SEEK_SET)
         while at < end:
             count = os.sendfile(self._taken, self._given, at, end - at)
@@ -115,8 +126,10 @@ class _Copy:
 
     def clear(self, first: int, end: int) -> int:
         """Put zeros into a piece; give its length."""
-        for at in range(first, end, _BLOCK):
-            os.pwrite(self._taken, bytes(min(_BLOCK, end - at)), at)
+        at = first
+        while at < end:
+            self.check_time()
+            at += os.pwrite(self._taken, bytes(min(_BLOCK, end - at)), at)
         return end - first
 
 
@@ -135,14 +148,15 @@ class _Workers:
                 copy = _Copy(given.fileno(), taken.fileno(), self._deadline)
                 return sum(act(copy, *piece) for piece in mine)
 
-        if not pieces:
+        shares = [step for piece in pieces for step in _steps(*piece, _CHUNK)]
+        if not shares:
             return 0
         with ThreadPoolExecutor(_THREADS) as pool:
-            return sum(pool.map(work, [pieces[number::_THREADS] for number in range(_THREADS)]))
+            return sum(pool.map(work, [shares[number::_THREADS] for number in range(_THREADS)]))
 
 
-def _pieces(file: int, most: int) -> list[Piece]:
-    """Give what holds data as (first byte, byte after the last), in pieces that threads can share."""
+def data_of(file: int) -> list[Piece]:
+    """Give what of a file holds data, as (first byte, byte after the last), in order."""
     found: list[Piece] = []
     at, end = 0, os.fstat(file).st_size
     while at < end:
@@ -151,8 +165,40 @@ def _pieces(file: int, most: int) -> list[Piece]:
         except OSError:  # ENXIO: nothing but a hole is left
             break
         until = os.lseek(file, at, os.SEEK_HOLE)
-        found += _steps(at, until, most)
+        found.append((at, until))
         at = until
+    return found
+
+
+def in_both(one: Sequence[Piece], other: Sequence[Piece]) -> list[Piece]:
+    """Give what is in pieces of both; each has its pieces in order, none over another."""
+    found: list[Piece] = []
+    at = 0
+    for first, end in one:
+        while at < len(other) and other[at][1] <= first:
+            at += 1
+        n = at
+        while n < len(other) and other[n][0] < end:
+            found.append((max(first, other[n][0]), min(end, other[n][1])))
+            n += 1
+    return found
+
+
+def in_first(one: Sequence[Piece], other: Sequence[Piece]) -> list[Piece]:
+    """Give what is in pieces of the first and of no other."""
+    found: list[Piece] = []
+    at = 0
+    for first, end in one:
+        while at < len(other) and other[at][1] <= first:
+            at += 1
+        n, begin = at, first
+        while n < len(other) and other[n][0] < end:
+            if begin < other[n][0]:
+                found.append((begin, other[n][0]))
+            begin = other[n][1]
+            n += 1
+        if begin < end:
+            found.append((begin, end))
     return found
 
 
@@ -160,42 +206,15 @@ def _steps(first: int, end: int, most: int) -> list[Piece]:
     return [(at, min(end, at + most)) for at in range(first, end, most)]
 
 
-def _blocks(file: int) -> bytearray:
-    """Mark the blocks of a file that hold data: 1, else 0."""
-    size = os.fstat(file).st_size
-    marks = bytearray(-(-size // _BLOCK))
-    for first, end in _pieces(file, size):
-        begin, after = first // _BLOCK, -(-end // _BLOCK)
-        marks[begin:after] = b"\1" * (after - begin)
-    return marks
-
-
-def _and(one: bytearray, other: bytearray, *, but: bool = False) -> bytes:
-    """Give the marks that are in both, or in the first alone."""
-    return bytes(a & (1 - b if but else b) for a, b in zip(one, other, strict=True))
-
-
-def _runs(marks: bytes, size: int) -> list[Piece]:
-    """Give the marked blocks as pieces that threads can share."""
-    found: list[Piece] = []
-    at = marks.find(1)
-    while at >= 0:
-        end = marks.find(0, at)
-        end = len(marks) if end < 0 else end
-        found += _steps(at * _BLOCK, min(end * _BLOCK, size), _CHUNK)
-        at = marks.find(1, end)
-    return found
-
-
 @contextlib.contextmanager
-def _mapped(file: int, size: int) -> Iterator[int]:
-    """Map a file for reading, its data at once; gives the address."""
+def _mapped(file: int, size: int, data: Sequence[Piece]) -> Iterator[int]:
+    """Map a file for reading, what of it holds data at once; gives the address."""
     address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file, 0)
     if address in (None, _MAP_FAILED):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     try:
-        for first, end in _pieces(file, size):
+        for first, end in data:
             _LIBC.madvise(address + first, end - first, _MADV_POPULATE_READ)  # before Linux 5.14: refused
         yield address
     finally:

@@ -37,15 +37,18 @@ def ram_problem(uuid: str, *, path: str, size_bytes: int) -> str | None:
 class BegunCopy:
     """A copy of a running guest's RAM that will be right when it is finished."""
 
-    def __init__(self, to: str, target: int, copy: CopyInTwoParts) -> None:
-        self._to, self._target, self._copy = to, target, copy
+    def __init__(self, to: str, source: int, target: int, copy: CopyInTwoParts) -> None:
+        self._to, self._source, self._target, self._copy = to, source, target, copy
 
-    def finish(self, *, timeout_s: float | None = None) -> int:
+    def finish(self, uuid: str, *, path: str, size_bytes: int, timeout_s: float | None = None) -> int:
         """Copy what has changed since; give the bytes that the file holds. Needs: the guest is paused.
 
-        On failure: HypervisorError, OperationTimeoutError.
+        On failure: HypervisorError, also where it is another QEMU by now; OperationTimeoutError.
         """
-        with _told(self._to):
+        with _opened(uuid, path=path, size_bytes=size_bytes) as (now, _, _), _told(self._to):
+            if not os.path.samestat(os.fstat(now), os.fstat(self._source)):
+                raise HypervisorError("its QEMU was replaced by another while the RAM was copied",
+                                      hint="save again")
             self._copy.finish(timeout_s=timeout_s)
             return os.fstat(self._target).st_blocks * 512
 
@@ -56,12 +59,16 @@ def begun_copy(
 ) -> Iterator[BegunCopy]:
     """Copy a running guest's RAM into the new private file `to`, owned by QEMU's user, and keep both open.
 
-    On failure: HypervisorError, OperationTimeoutError, and the file is gone.
+    On failure: HypervisorError, OperationTimeoutError, and the file is gone. What happens later leaves it there.
     """
-    with _opened(uuid, path=path, size_bytes=size_bytes) as (source, user, group), _new(to, user, group) as target:
-        os.ftruncate(target, size_bytes)
-        with CopyInTwoParts(source, target, timeout_s=timeout_s) as copy:
-            yield BegunCopy(to, target, copy)
+    with contextlib.ExitStack() as opened:
+        source, user, group = opened.enter_context(_opened(uuid, path=path, size_bytes=size_bytes))
+        with _new(to, user, group) as made:
+            os.ftruncate(made, size_bytes)
+            target = os.dup(made)
+            opened.callback(os.close, target)
+            copy = opened.enter_context(CopyInTwoParts(source, target, timeout_s=timeout_s))
+        yield BegunCopy(to, source, target, copy)
 
 
 def copy_ram(uuid: str, *, path: str, size_bytes: int, to: str, timeout_s: float | None = None) -> int:

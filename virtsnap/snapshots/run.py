@@ -18,7 +18,7 @@ from lxml import etree
 
 from virtsnap.domain_xml.endpoints import Endpoint
 from virtsnap.domain_xml.live import parse_xml, read_disks
-from virtsnap.domain_xml.quick_start import REFUSAL, start_as_always
+from virtsnap.domain_xml.quick_start import start_as_always
 from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host.chains import read_chain
@@ -531,10 +531,10 @@ def _(step: st.ReplaceState, context: Context) -> None:
 def _(step: st.RestoreMemory, context: Context) -> None:
     try:
         context.host.restore(step.memory_path, step.xml)
-    except HypervisorError as exc:
-        # A libvirt that knows the capability no more. It says so before it starts anything.
+    except HypervisorError:
+        # Not every libvirt may know the capability, or start every CPU without it.
         domain = parse_xml(step.xml)
-        if REFUSAL not in exc.message or not start_as_always(domain):
+        if not start_as_always(domain) or not _is_off(context.domain):
             raise
         context.host.restore(step.memory_path, to_text(domain))
 

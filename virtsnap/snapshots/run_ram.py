@@ -68,7 +68,9 @@ def _(step: st.CloneRam, context: Context) -> None:
 @perform.register
 def _(step: st.CopyRam, context: Context) -> None:
     if step.is_begun and context.begun_copy is not None:
-        context.bytes["memory"] = context.begun_copy.finish(timeout_s=context.remaining_s())
+        context.bytes["memory"] = context.begun_copy.finish(
+            context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, timeout_s=context.remaining_s()
+        )
     else:
         context.bytes["memory"] = copy_ram(
             context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, to=step.path,
