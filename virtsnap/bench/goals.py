@@ -91,8 +91,6 @@ GOALS: tuple[Goal | GrowthGoal, ...] = (
          engine="restore", against=BARE, limit=1.2),
     GrowthGoal(what="save by restore, growth over cycles", figure="save_s", engine="restore", limit=0.1),
     GrowthGoal(what="load by restore, growth over cycles", figure="answer_s", engine="restore", limit=0.1),
-    GrowthGoal(what="save by instant, growth over cycles", figure="save_s", engine="instant-again", limit=0.1),
-    GrowthGoal(what="load by instant, growth over cycles", figure="answer_s", engine="instant-again", limit=0.1),
 )
 
 

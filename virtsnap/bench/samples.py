@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 SCHEMA = 1
+# An engine whose save and load take longer has one round, which says enough about it.
+SLOW_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +63,8 @@ def from_plain(plain: Mapping[str, Any]) -> Sample:
 def good(samples: Iterable[Sample]) -> list[Sample]:
     """Give those that were saves and loads indeed: no error, nothing lost."""
     return [sample for sample in samples if sample.error is None and not sample.lost]
+
+
+def is_slow(sample: Sample) -> bool:
+    """Say whether a save and load took so long that there need be no second."""
+    return (sample.save_s or 0.0) + (sample.load_s or 0.0) > SLOW_S

@@ -63,7 +63,7 @@ ROWS = (
     EngineRow(name="instant", title="virtsnap, engine instant (RAM in a file)", kind="virtsnap",
               make=InstantEngine, also=("sizes", "parallel"), boots_anew=True),
     EngineRow(name="instant-again", title="virtsnap, engine instant, a guest that was loaded before",
-              kind="virtsnap", make=InstantEngine, also=("cycles",), is_loaded_first=True),
+              kind="virtsnap", make=InstantEngine, is_loaded_first=True),
     EngineRow(name="restore", title="virtsnap, engine restore", kind="virtsnap",
               make=partial(OwnEngine, "restore"), also=("sizes", "cycles", "parallel")),
     EngineRow(name="native", title="virtsnap, engine native", kind="virtsnap", libvirt=((9, 9), (99, 0)),
