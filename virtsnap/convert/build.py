@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from lxml import etree
 
 from virtsnap.convert.buses.ccw import CcwDevices
+from virtsnap.convert.buses.pci_keys import settle_rom
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
@@ -29,6 +30,7 @@ def build_device(
         filled["virtio_model"] = read_virtio_model(word)
     filled |= read_keys(word, row.keys, draft.target)
     filled |= holes or {}
+    settle_rom(word, filled)
     element = draft.fill(row.template, filled)
     word.claim("id", Outcome.IMPLIED)
     draft.add(element, word)
@@ -69,6 +71,6 @@ def place(draft: Draft, word: Word, element: Element, bus: Bus) -> None:
             etree.SubElement(element, "address", type="spapr-vio", reg=reg)
     elif bus is Bus.ISA:
         # libvirt writes an ISA address with a port only; QEMU's own default stands where none is said.
-        port = word.take_read("ioport", hexadecimal(3)) or word.take_read("iobase", hexadecimal(3))
+        port = word.take_read("ioport", hexadecimal(3, 0xFFFF)) or word.take_read("iobase", hexadecimal(3, 0xFFFF))
         if port is not None:
             etree.SubElement(element, "address", type="isa", iobase=port)

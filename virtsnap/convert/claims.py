@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Version
 from virtsnap.domain_xml.templates import Element
 
@@ -145,13 +145,19 @@ class Options:
         return (entry for entry in self.entries if not self.claims.has(entry.said))
 
     def read(self, keys: Sequence[Key], target: Version) -> dict[str, str | None]:
-        """Take every key of a table; give the values of its holes, as `rows.read_keys` does for a whole word."""
+        """Take every key of a table; give the values of its holes, as `rows.read_keys` does for a whole word.
+
+        Raises NotSayable for the first value that its row cannot read.
+        """
         holes: dict[str, str | None] = {}
         for row in keys:
             value = self.get(row.key)
-            if value is None or target < row.since:
+            if value is None or target < row.since or (row.needs is not None and row.needs not in holes):
                 continue
-            read = row.read(value)
+            try:
+                read = row.read(value) if row.hole is None else row.read_line(value)
+            except ValueError as exc:
+                raise NotSayable(str(exc)) from exc
             outcome = row.outcome
             usual = read is None or (row.hole is None and outcome is Outcome.MAPPED)
             self.take(row.key, Outcome.IMPLIED if usual else outcome, None if usual else row.note)

@@ -26,6 +26,7 @@ from virtsnap.convert.network.guestfwd import convert_guestfwd
 from virtsnap.convert.network.mac_addresses import settle_macs
 from virtsnap.convert.network.net_legacy import convert_nics
 from virtsnap.convert.passed.passthrough import convert_rest
+from virtsnap.convert.passed.unprintable import set_aside_unprintable
 from virtsnap.convert.peripherals.iommus import convert_machine_iommu
 from virtsnap.convert.peripherals.misc_devices import convert_balloon, convert_nvram
 from virtsnap.convert.peripherals.panics import write_builtin_panic
@@ -69,6 +70,7 @@ def _assign_addresses(draft: Draft) -> None:
 
 # First what decides about the rest, last what is left over.
 SUBJECTS: tuple[Callable[[Draft], None], ...] = (
+    set_aside_unprintable,
     convert_machine,
     claim_configs,
     convert_defaults,

@@ -12,7 +12,7 @@ from types import ModuleType
 import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import Word
+from virtsnap.convert.ledger import NotSayable, Word
 from virtsnap.convert.network.nics import unknown_card
 from virtsnap.convert.passed.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
 from virtsnap.convert.rows import Bus, DeviceRow, Table
@@ -52,17 +52,22 @@ def convert_devices(draft: Draft) -> None:
     """Convert every -device that has a row, in plugging order; the others stay unclaimed and go to QEMU."""
     rows = device_rows()
     done: set[int] = set()
-    for word in sorted(draft.group("device"), key=lambda word: word.properties.json):
+    for word in sorted(draft.said("device"), key=lambda word: word.properties.json):
         row = rows.get(word.peek("driver") or "") or unknown_card(word)
         if row is not None and _can_stand(draft, word, row) and not (row.once and id(row) in done):
             done.add(id(row))
-            (row.build or build_device)(draft, word, row)
+            try:
+                (row.build or build_device)(draft, word, row)
+            except NotSayable as exc:
+                word.note(str(exc))
         _keep_place(draft, word, row)
 
 
 def _can_stand(draft: Draft, word: Word, row: DeviceRow) -> bool:
-    """Tell whether the libvirt at hand knows a device, and a bus for it where it is on USB."""
-    return draft.target >= row.since and (row.bus is not Bus.USB or draft.usb.controller_of(word) is not None)
+    """Tell whether a device can be libvirt's: its libvirt knows it, and a bus for it where it is on USB."""
+    if word.aside or draft.target < row.since:
+        return False
+    return row.bus is not Bus.USB or draft.usb.controller_of(word) is not None
 
 
 def _keep_place(draft: Draft, word: Word, row: DeviceRow | None) -> None:

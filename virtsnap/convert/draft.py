@@ -18,6 +18,7 @@ from virtsnap.convert.head.head import Head
 from virtsnap.convert.head.machines import Machine
 from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.rows import Version
+from virtsnap.convert.values import absolute_path
 from virtsnap.domain_xml.templates import Element, Templates
 
 Part = TypeVar("Part")
@@ -64,7 +65,7 @@ class Draft:
         self.extra_arguments: list[str] = []
         self.extra_words: list[Word] = []
         self.pci = PciTopology(machine)
-        self.controllers = Controllers({word.peek("id") or "" for word in self.group("device")})
+        self.controllers = Controllers({word.peek("id") or "" for word in self.said("device")})
         self.usb = UsbPorts(self.pci, lambda: self.add(self.fill("hub", {})))
         self._parts: dict[type[Any], Any] = {}
         self.root: Element = etree.Element("domain")
@@ -77,7 +78,11 @@ class Draft:
         self.devices = etree.SubElement(root, "devices") if devices is None else devices
 
     def group(self, *names: str) -> list[Word]:
-        """Give the words of some groups, in the order of the command line."""
+        """Give the words of some groups that can be converted, in the order of the command line."""
+        return [word for word in self.said(*names) if not word.aside]
+
+    def said(self, *names: str) -> list[Word]:
+        """Give all words of some groups, those too that are set aside: what QEMU sees of the command line."""
         return [word for word in self.words if word.group in names]
 
     def last(self, name: str) -> Word | None:
@@ -129,7 +134,11 @@ class Draft:
         return self.target >= since
 
     def absolute(self, path: str) -> str:
-        """Give a path as an absolute one, as libvirt wants it; relative ones start at `base`."""
+        """Give the path of a file as an absolute one; raises NotSayable where libvirt has no room for it."""
+        return absolute_path(self.in_base(path))
+
+    def in_base(self, path: str) -> str:
+        """Give a path from the folder in which the command line was written; relative ones start at `base`."""
         return path if path.startswith("/") else os.path.normpath(self.base / path)
 
     def part(self, kind: type[Part]) -> Part:

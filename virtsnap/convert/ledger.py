@@ -54,12 +54,14 @@ class Word:
     """One option with the account of its keys.
 
     `implied` marks a word that does not stand in argv: a device that QEMU adds
-    by itself. It is converted like any other and left out of the report.
+    by itself. It is converted like any other and left out of the report. `aside` marks
+    a word that no subject is to convert: QEMU gets it as it stands.
     """
 
     def __init__(self, option: Option, *, implied: bool = False) -> None:
         self.option = option
         self.implied = implied
+        self.aside = False
         self.elements: list[Element] = []
         self.notes: list[str] = []
         # The words to pass on to QEMU in place of the option's own, where a path in it is relative.

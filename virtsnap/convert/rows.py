@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.values import same
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.values import fits_one_line, same
 
 if TYPE_CHECKING:
     from virtsnap.convert.draft import Draft
@@ -31,7 +31,8 @@ class Key:
     NotSayable that libvirt has no word for it (passed through). `since` is the
     first libvirt that knows the hole. With hole None the key says nothing that
     the domain does not have: `outcome` and `note` stand in the report. With
-    `when` the row is for those values only, another row of the same key for the others.
+    `when` the row is for those values only, another row of the same key for the others. `needs` is a hole
+    of an earlier row without which libvirt has no place for this one.
     """
 
     key: str
@@ -41,6 +42,14 @@ class Key:
     outcome: Outcome = Outcome.MAPPED
     note: str | None = None
     when: Callable[[str], bool] | None = None
+    needs: str | None = None
+
+    def read_line(self, value: str) -> str | None:
+        """Read a value for the hole; NotSayable too for a text of several lines, for which no hole has room."""
+        text = self.read(value)
+        if text is not None and not fits_one_line(text):
+            raise NotSayable("it has a line break")
+        return text
 
 
 class Bus(Enum):
@@ -69,7 +78,8 @@ class DeviceRow:
     `drivers` are QEMU's names. `template` is filled with the constant `holes`
     and with what `keys` read. `build` replaces the plain way (fill, append,
     address) where a row alone cannot say it. `since` is the first libvirt that
-    has the device at all: before it, the device is passed through. `once` marks a
+    has the device at all: before it, the device is passed through. `build` may raise NotSayable as long
+    as it has claimed nothing: the device then is passed through, too. `once` marks a
     device of which libvirt has one at most: a second one is passed through.
     """
 
@@ -93,6 +103,8 @@ def read_keys(word: Word, keys: Sequence[Key], target: Version) -> dict[str, str
     for row in keys:
         if not word.has(row.key) or target < row.since:
             continue
+        if row.needs is not None and holes.get(row.needs) is None:
+            continue
         if row.when is not None and not row.when(word.peek(row.key) or ""):
             continue
         if row.hole is None:
@@ -102,7 +114,7 @@ def read_keys(word: Word, keys: Sequence[Key], target: Version) -> dict[str, str
             else:
                 word.take_read(row.key, row.read)
             continue
-        value = word.take_read(row.key, row.read)
+        value = word.take_read(row.key, row.read_line)
         if value is not None:
             holes[row.hole] = value
             if row.outcome is not Outcome.MAPPED or row.note:

@@ -12,9 +12,13 @@ import re
 from collections.abc import Callable, Mapping
 
 from virtsnap.convert.ledger import NotSayable
+from virtsnap.domain_xml.templates import writable
 
 _SUFFIXES = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)(?P<suffix>[bkmgtpeBKMGTPE]?)(?:i?[bB])?")
+UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# What a dot of libxml2's patterns does not stand for (xmlRegexp.c); all of the schema's paths are made of dots.
+_LINE_BREAK = re.compile(r"[\n\r]")
 TRUE_WORDS = frozenset({"on", "yes", "true", "y"})
 FALSE_WORDS = frozenset({"off", "no", "false", "n"})
 
@@ -88,41 +92,36 @@ def present_if_on(value: str) -> str | None:
     return "" if on_off(value) == "on" else None
 
 
-def number(value: str) -> str:
-    """Give a number in decimal."""
-    try:
-        return str(parse_number(value))
-    except ValueError as exc:
-        raise NotSayable(f"{value!r} is not a number") from exc
+def number_between(least: int, most: int) -> Callable[[str], str]:
+    """Make a reader for whole numbers between two limits, both included, given in decimal."""
 
+    def read(value: str) -> str:
+        try:
+            found = parse_number(value)
+        except ValueError as exc:
+            raise NotSayable(f"{value!r} is not a number") from exc
+        if not least <= found <= most:
+            raise NotSayable(f"{value} is not between {least} and {most}")
+        return str(found)
 
-def positive(value: str) -> str:
-    """Give a number from 1 on in decimal."""
-    text = number(value)
-    if int(text) < 1:
-        raise NotSayable(f"{value} is not positive")
-    return text
+    return read
 
 
 def number_up_to(limit: int) -> Callable[[str], str]:
     """Make a reader for whole numbers from 0 to a limit, given in decimal."""
-
-    def read(value: str) -> str:
-        text = number(value)
-        if not 0 <= int(text) <= limit:
-            raise NotSayable(f"{value} is not between 0 and {limit}")
-        return text
-
-    return read
+    return number_between(0, limit)
 
 
-def hexadecimal(digits: int) -> Callable[[str], str]:
-    """Make a reader that gives a number as 0x… with so many digits."""
+# The schema's unsignedInt, which most numbers are, and its unsignedLong as libvirt parses it (virStrToLong_ullp).
+number = number_up_to(2**32 - 1)
+positive = number_between(1, 2**32 - 1)
+long_number = number_up_to(2**63 - 1)
 
-    def read(value: str) -> str:
-        return f"0x{int(number(value)):0{digits}x}"
 
-    return read
+def hexadecimal(digits: int, limit: int | None = None) -> Callable[[str], str]:
+    """Make a reader that gives a number as 0x… with so many digits at least; by default there are no more."""
+    within = number_up_to(16**digits - 1 if limit is None else limit)
+    return lambda value: f"0x{int(within(value)):0{digits}x}"
 
 
 port = number_up_to(65535)
@@ -138,11 +137,42 @@ def host(value: str) -> str:
         raise NotSayable(f"{value!r} is neither a host name nor an address") from None
 
 
+def fits_one_line(value: str) -> bool:
+    """Tell whether the schema's paths and names have room for a text: XML carries it, and it has no line break."""
+    return writable(value) and not _LINE_BREAK.search(value)
+
+
 def one_line(value: str) -> str:
-    """Give a text such as a path, in which libvirt's schema wants no line break."""
-    if not value or re.search(r"[\n\r]", value):
+    """Give a text such as a path, which libvirt's schema wants in one line."""
+    if not value or not fits_one_line(value):
         raise NotSayable("it is empty or has a line break")
     return value
+
+
+def absolute_path(value: str) -> str:
+    """Give the absolute path of a file, which is more than the root folder."""
+    if not value.startswith("/") or value == "/":
+        raise NotSayable("libvirt takes the absolute path of a file only")
+    return one_line(value)
+
+
+def uuid(value: str) -> str:
+    """Give a UUID, with the dashes that QEMU wants where libvirt would do without: qemu_uuid_parse()."""
+    if not UUID.fullmatch(value):
+        raise NotSayable(f"{value!r} is not a UUID")
+    return value
+
+
+def generic_name(value: str) -> str:
+    """Give a name of the few characters that the schema has for a user or a snapshot (its genericName)."""
+    if not re.fullmatch(r"[a-zA-Z0-9_+-]+", value):
+        raise NotSayable(f"libvirt takes no name such as {value!r}")
+    return value
+
+
+def own_alias(id_: str | None) -> str | None:
+    """Give an id that can be libvirt's alias as it stands: those that begin with ua- are the user's to choose."""
+    return id_ if id_ is not None and re.fullmatch(r"ua-[a-zA-Z0-9_.-]+", id_) else None
 
 
 def size_in(unit_bytes: int) -> Callable[[str], str]:
@@ -153,6 +183,8 @@ def size_in(unit_bytes: int) -> Callable[[str], str]:
             size = parse_size_bytes(value)
         except ValueError as exc:
             raise NotSayable(str(exc)) from exc
+        if size >= 1 << 63:
+            raise NotSayable(f"{value} is beyond all sizes")
         if size % unit_bytes:
             raise NotSayable(f"{value} is not a whole number of {unit_bytes} bytes")
         return str(size // unit_bytes)

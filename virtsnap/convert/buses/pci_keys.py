@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key
-from virtsnap.convert.values import number_up_to, on_off
+from virtsnap.convert.values import absolute_path, number_up_to, on_off
 
 
 def _bar(value: str) -> str:
@@ -14,7 +14,7 @@ def _bar(value: str) -> str:
 def _file(value: str) -> str:
     if not value.startswith("/"):
         raise NotSayable("a name in QEMU's own folder; libvirt takes an absolute path only")
-    return value
+    return absolute_path(value)
 
 
 def _empty(value: str) -> bool:

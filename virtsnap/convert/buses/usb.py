@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping
 
 from virtsnap.command_line.chardev_text import parse_chardev_text
-from virtsnap.command_line.keyval import Properties, Property, join_commas
+from virtsnap.command_line.keyval import Properties, Property, SyntaxFault, join_commas
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.buses.plugging import Plugged
 from virtsnap.convert.buses.usb_controllers import COMPANIONS, MODELS, add_controller
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.ledger import Outcome, Word, refuse
 from virtsnap.convert.values import parse_switch
 
 # Driver and PCI address of what `usb=on` switches on, per family.
@@ -132,7 +132,10 @@ def _pass_on(word: Word, address: dict[str, str]) -> None:
     device = {"driver": driver, **address}
     word.passed_as = []
     if backend is not None:
-        items = parse_chardev_text(text or backend)
+        try:
+            items = parse_chardev_text(text or backend)
+        except SyntaxFault as exc:
+            raise refuse(word.option, str(exc), f"give a character device, as in {name}:pty") from exc
         device["chardev"] = f"virtsnap-usb{word.option.first}"
         first, *rest = items
         words = Properties(items=(Property(key="id", value=device["chardev"]), *rest))

@@ -9,7 +9,7 @@ from virtsnap.convert.buses.plugging import Plugged
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
-from virtsnap.convert.values import number, parse_number
+from virtsnap.convert.values import number
 from virtsnap.domain_xml.templates import Element
 
 
@@ -91,7 +91,7 @@ def _xhci_ports(draft: Draft, word: Word, holes: dict[str, str | None]) -> int:
     """Give the number of ports; where those of USB 2 and 3 differ, libvirt gets the larger, QEMU both as said."""
     said = [word.peek(key) for key in ("p2", "p3")]
     try:
-        counts = [XHCI_DEFAULT_PORTS if value is None else parse_number(value) for value in said]
+        counts = [XHCI_DEFAULT_PORTS if value is None else int(_ports(value)) for value in said]
     except ValueError:
         return XHCI_DEFAULT_PORTS
     if len(set(counts)) == 1:

@@ -9,6 +9,7 @@ hub would take the last port of a bus, QEMU plugs a hub of eight ports into it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.domain_xml.templates import Element
 
 HUB_PORTS = 8
+# Ports of hubs within hubs, to the depth that USB has room for and libvirt's schema too (usbPort).
+_PORT = re.compile(r"[1-9]\d{0,2}(?:\.[1-9]\d{0,2}){0,3}")
 AUTOMATIC_NAME = "usb-bus"
 
 
@@ -115,8 +118,9 @@ class UsbPorts:
     def _claim(self, bus: UsbBus, device: UsbDevice) -> str | None:
         """Take a port off a bus: the one that is said, else the first free one."""
         said = device.word.peek("port")
+        port: str | None
         if said:
-            port: str | None = said if all(part.isdigit() and int(part) for part in said.split(".")) else None
+            port = said if _PORT.fullmatch(said) else None
             if port in bus.free:
                 bus.free.remove(port)
         else:

@@ -80,7 +80,8 @@ def find_chardev(draft: Draft, word: Word, key: str = "chardev") -> Word | None:
     if not id_:
         return None
     found = draft.find(id_, "chardev")
-    if found is None and not unread_configs(draft.command_line):
+    known = any(other.peek("id") == id_ for other in draft.said("chardev"))
+    if not known and not unread_configs(draft.command_line):
         raise CommandLineError(
             f"{word.option.text}: no -chardev has the id {id_}",
             argument=word.option.last,
@@ -169,7 +170,8 @@ def _unsayable(draft: Draft, backend: Word, row: Backend) -> bool:
     ):
         return True
     return any(
-        (item.key.removeprefix("backend.data.") in SWITCHES_WITHOUT_WORD and item.value not in {"off", ""})
+        (item.key.rpartition(".")[2] in {"path", "out", "device", "logfile"} and item.value == "/")
+        or (item.key.removeprefix("backend.data.") in SWITCHES_WITHOUT_WORD and item.value not in {"off", ""})
         or (item.key == "backend.data.addr.type" and item.value == "vsock")
         for item in backend.properties
     )

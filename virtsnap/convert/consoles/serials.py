@@ -56,16 +56,18 @@ WITHOUT_PARALLEL = frozenset({"virt", "pseries", "s390-ccw-virtio", "microvm", "
 
 def convert_serials(draft: Draft) -> None:
     """Convert -serial, -parallel and -debugcon, which the machine makes before any -device."""
-    for index, word in enumerate(draft.group("serial")):
+    for index, word in enumerate(draft.said("serial")):
+        if word.aside:
+            continue
         port = _port(draft, index)
         _convert_short_form(draft, word, "serial", {
             "target_type": port.target_type, "model": port.model, "port": str(index),
         })
-    for index, word in enumerate(draft.group("parallel")):
+    for index, word in enumerate(draft.said("parallel")):
         if draft.machine.family.name in WITHOUT_PARALLEL:
             word.claim_rest(Outcome.IMPLIED, "the machine has no parallel port")
-            continue
-        _convert_short_form(draft, word, "parallel", {"port": str(index)})
+        elif not word.aside:
+            _convert_short_form(draft, word, "parallel", {"port": str(index)})
     if draft.knows(DEBUGCON_SINCE):
         for word in draft.group("debugcon"):
             _convert_short_form(draft, word, "serial", {

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from lxml import etree
 
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.head.boot_order import settle_boot_order
+from virtsnap.convert.head.boot_order import loadparm, settle_boot_order
 from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
-from virtsnap.convert.values import number, one_line, parse_number, yes_no
+from virtsnap.convert.values import number_between, number_up_to, yes_no
 from virtsnap.domain_xml.templates import Element
 
 LETTERS: Mapping[str, str] = {"a": "fd", "b": "fd", "c": "hd", "d": "cdrom", "n": "network"}
@@ -28,18 +28,16 @@ DEFAULT_ORDER = ("hd", "fd", "cdrom", "network")
 
 def _timeout(value: str) -> str:
     # Source: virDomainDefParseBootXML() in domain_conf.c.
-    if not -1 <= parse_number(value) <= 65535:
-        raise NotSayable("libvirt takes -1 to 65535")
-    return number(value)
+    return number_between(-1, 65535)(value)
 
 
 MENU: tuple[Key, ...] = (
     Key(key="menu", hole="bootmenu", read=yes_no),
-    Key(key="splash-time", hole="bootmenu_timeout_ms", read=number),
+    Key(key="splash-time", hole="bootmenu_timeout_ms", read=number_up_to(65535)),
     Key(key="reboot-timeout", hole="reboot_timeout_ms", read=_timeout),
 )
 TABLES = (
-    Table(group="machine", keys=(Key(key="loadparm", hole="loadparm"),)),
+    Table(group="machine", keys=(Key(key="loadparm", hole="loadparm", read=loadparm),)),
     Table(group="boot", keys=(Key(key="order", hole="dev"), Key(key="once", hole="dev"), *MENU,
                               Key(key="strict", hole=None))),
 )  # fmt: skip
@@ -49,9 +47,9 @@ def convert_kernel(draft: Draft) -> None:
     """Write the kernel that QEMU loads itself, with its initrd, command line and device tree."""
     for group, hole in (("kernel", "kernel"), ("initrd", "initrd"), ("dtb", "dtb")):
         for word in draft.group(group):
-            path = word.take_read(group, one_line)
+            path = word.take_read(group, draft.absolute)
             if path:
-                draft.head.put("os", {hole: draft.absolute(path)}, word)
+                draft.head.put("os", {hole: path}, word)
     for word in draft.group("append"):
         draft.head.put("os", {"cmdline": word.take("append")}, word)
     if draft.head.get("os", "kernel") is None:
@@ -103,8 +101,10 @@ def _convert_loadparm(draft: Draft, first: Element) -> None:
     boot = first.find("boot")
     for word in draft.group("machine"):
         if word.has("loadparm") and boot is not None and boot.get("loadparm") is None:
-            boot.set("loadparm", word.take("loadparm") or "")
-            word.land(boot)
+            value = word.take_read("loadparm", loadparm)
+            if value is not None:
+                boot.set("loadparm", value)
+                word.land(boot)
 
 
 def _claim_strict(words: list[Word]) -> bool:

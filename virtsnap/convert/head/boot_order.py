@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable
+from virtsnap.convert.rows import Key
 from virtsnap.convert.values import number
 
 
 def boot_order(value: str) -> str | None:
     """Give the order as it stands; `settle_boot_order` moves all up where one of them is 0."""
-    order = number(value)
-    if order.startswith("-"):
-        if order != "-1":
-            raise NotSayable(f"{value} is no boot index")
-        return None
-    return order
+    return None if value == "-1" else number(value)
+
+
+def loadparm(value: str) -> str:
+    """Give the menu entry that s390's boot loader chooses, of up to eight characters."""
+    if not re.fullmatch(r"[a-zA-Z0-9. ]{1,8}", value):
+        raise NotSayable(f"{value!r} is no loadparm")
+    return value
+
+
+LOADPARM = Key(key="loadparm", hole="loadparm", read=loadparm, needs="boot_order")
 
 
 def settle_boot_order(draft: Draft) -> None:

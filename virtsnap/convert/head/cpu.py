@@ -19,7 +19,15 @@ from virtsnap.convert.head.cpu_features import canonical, known_model, libvirt_f
 from virtsnap.convert.head.machines import X86
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
-from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, number, on_off, parse_number, yes_no
+from virtsnap.convert.values import (
+    FALSE_WORDS,
+    TRUE_WORDS,
+    long_number,
+    number,
+    number_between,
+    on_off,
+    yes_no,
+)
 
 MODES: Mapping[str, str] = {"host": "host-passthrough", "max": "maximum"}
 
@@ -48,14 +56,12 @@ def _hidden(value: str) -> str | None:
 
 def _spinlock_retries(value: str) -> str:
     # libvirt takes no fewer: virDomainFeaturesHyperVDefParse() in domain_conf.c.
-    if parse_number(value) < 4095:
-        raise NotSayable("libvirt wants 4095 retries or more")
-    return number(value)
+    return number_between(4095, 2**32 - 1)(value)
 
 
 def _hyperv_vendor(value: str) -> str:
-    if len(value) > 12 or "," in value:
-        raise NotSayable("libvirt takes up to 12 characters, without a comma")
+    if not 0 < len(value) <= 12 or "," in value:
+        raise NotSayable("libvirt takes 1 to 12 characters, without a comma")
     return value
 
 
@@ -97,7 +103,7 @@ FEATURES: tuple[Key, ...] = (
 TIMERS: tuple[Key, ...] = (
     Key(key="kvmclock", hole="kvmclock", read=yes_no),
     Key(key="hv-time", hole="hypervclock", read=yes_no),
-    Key(key="tsc-frequency", hole="tsc_frequency", read=number),
+    Key(key="tsc-frequency", hole="tsc_frequency", read=long_number),
 )
 CPU: tuple[Key, ...] = (
     Key(key="migratable", hole="migratable", read=on_off),

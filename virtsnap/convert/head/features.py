@@ -6,6 +6,8 @@ QEMU has ACPI and HPET unless told otherwise; libvirt has ACPI only where
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from virtsnap.convert.consoles.chardevs import claim_fdset
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.head import put_keys
@@ -50,13 +52,17 @@ def _hpt_resizing(value: str) -> str:
     return one_of({word: word for word in ("enabled", "disabled", "required")})(value)
 
 
+def _words(*words: str) -> Callable[[str], str]:
+    return one_of({word: word for word in words})
+
+
 FEATURES: tuple[Key, ...] = (
     Key(key="smm", hole="smm", read=on_off_unless_auto),
     Key(key="vmport", hole="vmport", read=on_off_unless_auto),
     Key(key="gic-version", hole="gic_version", read=one_of({"2": "2", "3": "3", "host": "host"})),
     Key(key="kernel_irqchip", hole="ioapic", read=_irqchip),
     Key(key="kernel-irqchip", hole="ioapic", read=_irqchip),
-    Key(key="aia", hole="aia", since=(11, 1)),
+    Key(key="aia", hole="aia", read=_words("none", "aplic", "aplic-imsic"), since=(11, 1)),
     Key(key="ras", hole="ras", read=on_off, since=(10, 4)),
     Key(key="i8042", hole="ps2", read=on_off, since=(10, 7)),
     # sPAPR capabilities: qemuAppendDomainFeaturesMachineParam() in qemu_command.c.
@@ -65,9 +71,9 @@ FEATURES: tuple[Key, ...] = (
     Key(key="cap-htm", hole="htm", read=on_off),
     Key(key="cap-nested-hv", hole="nested_hv", read=on_off),
     Key(key="cap-ccf-assist", hole="ccf_assist", read=on_off),
-    Key(key="cap-cfpc", hole="cfpc"),
-    Key(key="cap-sbbc", hole="sbbc"),
-    Key(key="cap-ibs", hole="ibs"),
+    Key(key="cap-cfpc", hole="cfpc", read=_words("broken", "workaround", "fixed")),
+    Key(key="cap-sbbc", hole="sbbc", read=_words("broken", "workaround", "fixed")),
+    Key(key="cap-ibs", hole="ibs", read=_words("broken", "workaround", "fixed-ibs", "fixed-ccd", "fixed-na")),
 )
 TIMERS: tuple[Key, ...] = (Key(key="hpet", hole="hpet", read=_timer_absent),)
 MEMORY: tuple[Key, ...] = (Key(key="mem-merge", hole="nosharepages", read=_present_if_off),)
@@ -181,7 +187,7 @@ def has_pflash(draft: Draft) -> bool:
     """Tell whether the firmware is in flash memory."""
     if any(word.has("pflash0") for word in draft.group("machine")):
         return True
-    return any(word.peek("if") == "pflash" for word in draft.group("drive"))
+    return any(word.peek("if") == "pflash" for word in draft.said("drive"))
 
 
 def _convert_gic(draft: Draft) -> None:

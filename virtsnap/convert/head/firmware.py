@@ -67,8 +67,10 @@ def _convert_bios(draft: Draft, word: Word) -> None:
         return
     if name in ("", "none") or ("/" not in name and not (draft.base / name).is_file()):
         return
-    word.take("bios")
-    holes: dict[str, str | None] = {"loader": draft.absolute(name), "loader_type": "rom"}
+    loader = word.take_read("bios", draft.absolute)
+    if loader is None:
+        return
+    holes: dict[str, str | None] = {"loader": loader, "loader_type": "rom"}
     if draft.knows(FORMAT_SINCE):
         holes["loader_format"] = "raw"
     draft.head.put("os", holes, word)

@@ -10,7 +10,7 @@ from lxml import etree
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome
 from virtsnap.convert.rows import Version
-from virtsnap.convert.values import one_of, same, yes_no
+from virtsnap.convert.values import number, one_of, same, yes_no
 from virtsnap.domain_xml.templates import Element
 
 
@@ -53,7 +53,8 @@ GLOBALS: tuple[GlobalRow, ...] = (
               read=one_of({"delay": "delay", "discard": "discard"})),
     GlobalRow(driver="mc146818rtc", property="lost_tick_policy", template="clock", hole="rtc_tickpolicy",
               read=one_of({"slew": "catchup"})),
-    GlobalRow(driver="mch", property="extended-tseg-mbytes", template="features", hole="tseg_mib", families=Q35),
+    GlobalRow(driver="mch", property="extended-tseg-mbytes", template="features", hole="tseg_mib", read=number,
+              families=Q35),
     GlobalRow(driver="cfi.pflash01", property="secure", template="os", hole="loader_secure", read=_secure),
 )  # fmt: skip
 

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
-from virtsnap.convert.values import parse_number, yes_no
+from virtsnap.convert.values import number_up_to, yes_no
 
 
 def _policy(value: str) -> str:
-    try:
-        return f"0x{parse_number(value):04x}"
-    except ValueError as exc:
-        raise NotSayable(str(exc)) from exc
+    return f"0x{int(number_up_to(2**64 - 1)(value)):04x}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +58,12 @@ def convert_launch_security(draft: Draft) -> None:
 def _convert(draft: Draft, machine: Word, key: str, guest: Word) -> None:
     row = SECURITY.get(guest.peek("qom-type") or "")
     if row is None or not draft.knows(row.since):
+        return
+    try:
+        if guest.has("policy"):
+            _policy(guest.peek("policy") or "")
+    except NotSayable as exc:
+        guest.note(str(exc))
         return
     holes = read_keys(guest, row.keys, draft.target)
     for name in ("dh-cert-file", "session-file"):

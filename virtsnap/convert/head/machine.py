@@ -16,8 +16,9 @@ from virtsnap.convert.head.machines import (
     default_memory_kib,
     family_of,
 )
-from virtsnap.convert.ledger import Outcome, Word, refuse
+from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Version
+from virtsnap.convert.values import UUID
 from virtsnap.errors import CommandLineError
 
 # QEMU's accelerators that a domain can have; the others become emulation.
@@ -107,7 +108,10 @@ def emulator_path(draft: Draft) -> str:
     """
     emulator = draft.command_line.emulator
     if "/" in emulator:
-        return draft.absolute(emulator)
+        try:
+            return draft.absolute(emulator)
+        except NotSayable as exc:
+            raise CommandLineError(f"{emulator!r} is no path of a program: {exc}", argument=0) from exc
     arch = {libvirt: qemu for qemu, libvirt in LIBVIRT_ARCH.items()}.get(draft.machine.arch, draft.machine.arch)
     real = f"qemu-system-{arch}"
     names = [emulator] if "-system-" in emulator or emulator == "qemu-kvm" else [real, emulator]
@@ -131,8 +135,7 @@ def _claim_accel(machine: Machine, word: Word) -> None:
 
 def _uuid(word: Word) -> str:
     text = word.take("uuid") or ""
-    # QEMU wants the dashes where libvirt would do without: qemu_uuid_parse().
-    if re.fullmatch(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is None:
+    if UUID.fullmatch(text) is None:
         hint = "give one such as 6a0b2c8e-0e5d-4b9e-8f0a-3c1d5e7f9a2b"
         raise refuse(word.option, f"{text!r} is not a UUID", hint)
     return str(uuid_module.UUID(text))

@@ -17,7 +17,7 @@ from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.head.topology import MOST
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
-from virtsnap.convert.values import parse_number, parse_size_bytes, parse_switch
+from virtsnap.convert.values import parse_number, parse_size_bytes, parse_switch, positive
 
 KIB, MIB = 1024, 1024 * 1024
 BACKENDS = ("memory-backend-ram", "memory-backend-file", "memory-backend-memfd")
@@ -143,6 +143,8 @@ def _slots(word: Word) -> int:
         slots = parse_number(text or "0")
     except ValueError as exc:
         raise refuse(word.option, f"slots={text!r} is not a number", "give the number of memory slots") from exc
+    if not 0 <= slots < 1 << 32:
+        raise refuse(word.option, f"slots={text!r} is out of range", "give the number of memory slots")
     word.claim("slots", Outcome.MAPPED)
     return slots
 
@@ -167,7 +169,7 @@ def read_backing(draft: Draft, word: Word) -> Backing:
     if word.has("prealloc"):
         backing.immediate = bool(word.take_read("prealloc", lambda value: "yes" if _on(value) else None))
     if draft.knows((8, 2)):
-        backing.threads = word.take("prealloc-threads")
+        backing.threads = word.take_read("prealloc-threads", positive)
     if word.has("discard-data"):
         backing.discard = word.take_read("discard-data", lambda value: "yes" if _on(value) else "no")
     if word.has("reserve"):

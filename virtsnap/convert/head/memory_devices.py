@@ -18,7 +18,16 @@ from virtsnap.convert.claims import Claims, Entry, Options
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, Key, Version
-from virtsnap.convert.values import number, parse_number, parse_size_bytes, parse_switch, size_in, yes_no
+from virtsnap.convert.values import (
+    long_number,
+    number,
+    parse_number,
+    parse_size_bytes,
+    parse_switch,
+    size_in,
+    uuid,
+    yes_no,
+)
 
 KIB = 1024
 BACKENDS = frozenset({"memory-backend-ram", "memory-backend-file", "memory-backend-memfd"})
@@ -45,7 +54,8 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
         holes |= device.read(row.keys, draft.target)
         if "readonly" in holes:
             said.take_any("readonly", "rom", outcome=Outcome.IMPLIED)
-    except NotSayable as exc:
+        address = _dimm_address(draft, device) if row.bus is Bus.DIMM else None
+    except ValueError as exc:
         word.note(str(exc))
         return
     if row.bus is Bus.DIMM:
@@ -59,8 +69,8 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
         device.take(key)
     device.take("id", Outcome.IMPLIED)
     element = draft.fill(row.template, holes)
-    if row.bus is Bus.DIMM:
-        _place_dimm(draft, device, element)
+    if address is not None:
+        etree.SubElement(element, "address", address)
     draft.add(element, word, backend)
     claims.commit(element)
     if row.bus is Bus.PCI:
@@ -150,22 +160,17 @@ def join_ranges(texts: Iterable[str]) -> str:
     return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
 
 
-def _place_dimm(draft: Draft, device: Options, element: etree._Element) -> None:
-    """Write the slot and the address in the guest's memory; both are QEMU's first free ones where none is said."""
+def _dimm_address(draft: Draft, device: Options) -> dict[str, str]:
+    """Give the slot and the address in the guest's memory; both are QEMU's first free ones where none is said."""
     slots = {address.get("slot") for address in draft.devices.iterfind("memory/address[@type='dimm']")}
     slot = device.take("slot")
-    try:
-        chosen = str(parse_number(slot)) if slot else next(str(n) for n in range(1024) if str(n) not in slots)
-        base = parse_number(device.take("addr") or "0")
-    except ValueError:
-        return
-    address = etree.SubElement(element, "address", type="dimm", slot=chosen)
-    if base:
-        address.set("base", f"0x{base:x}")
+    chosen = number(slot) if slot else next(str(n) for n in range(1024) if str(n) not in slots)
+    base = _position(device.take("addr") or "0")
+    return {"type": "dimm", "slot": chosen} | ({} if base is None else {"base": base})
 
 
 def _position(value: str) -> str | None:
-    where = int(number(value))
+    where = int(long_number(value))
     return f"0x{where:x}" if where else None
 
 
@@ -189,7 +194,7 @@ ROWS: tuple[DeviceRow, ...] = (
         "nvdimm", "nvdimm", NODE,
         Key(key="label-size", hole="label_kib", read=size_in(KIB)),
         Key(key="unarmed", hole="readonly", read=_unarmed),
-        Key(key="uuid", hole="uuid"),
+        Key(key="uuid", hole="uuid", read=uuid),
         bus=Bus.DIMM,
     ),
     _row("virtio-pmem", "virtio-pmem-pci", POSITION, bus=Bus.PCI, since=(7, 1)),

@@ -9,9 +9,9 @@ from lxml import etree
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.memory import BACKENDS, KIB, Backing, put_backing, ranges, read_backing
 from virtsnap.convert.head.topology import LEVELS, read_topology
-from virtsnap.convert.ledger import Outcome, Word, refuse
+from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
-from virtsnap.convert.values import parse_number, parse_size_bytes
+from virtsnap.convert.values import number, number_between, parse_size_bytes, size_in
 from virtsnap.domain_xml.templates import Element
 
 
@@ -37,6 +37,8 @@ TABLES = (
 )  # fmt: skip
 
 # hmat-lb's hierarchy -> the cache level that libvirt names. Source: virDomainMemoryHierarchy in numa_conf.c.
+# QEMU's words for how a cache is associated, and libvirt's.
+ASSOCIATIVITY = {"none": "none", "direct": "direct", "complex": "full"}
 HIERARCHY = {"memory": None, "first-level": "1", "second-level": "2", "third-level": "3"}
 
 
@@ -60,17 +62,17 @@ def convert_numa(draft: Draft) -> None:
     _share_memory(draft, cells)
     _place_cpus(draft, words, cells)
     backings = [cell.backing or Backing() for _, cell in sorted(cells.items())]
-    for number, cell in sorted(cells.items()):
+    for at, cell in sorted(cells.items()):
         element = _write_cell(draft, cell, backings)
         for word in words:
-            _write_distance(word, number, element)
-            _write_cache(word, number, element)
+            _write_distance(word, at, element)
+            _write_cache(word, at, element)
     _write_interconnects(draft, words)
     if any(cell.backing for cell in cells.values()):
         put_backing(draft, backings)
-        for number, backing in enumerate(backings):
+        for at, backing in enumerate(backings):
             if backing.policy:
-                node = etree.Element("memnode", cellid=str(number), mode=backing.policy, nodeset=backing.nodeset)
+                node = etree.Element("memnode", cellid=str(at), mode=backing.policy, nodeset=backing.nodeset)
                 draft.head.append("numatune", node, *backing.words)
 
 
@@ -79,9 +81,9 @@ def _number(word: Word, key: str, otherwise: int | None = None) -> int:
     if text is None and otherwise is not None:
         return otherwise
     try:
-        return parse_number(text or "")
-    except ValueError as exc:
-        raise refuse(word.option, f"{key}={text!r} is not a number", f"give {key} a number") from exc
+        return int(number(text or ""))
+    except NotSayable as exc:
+        raise refuse(word.option, f"{key}={text!r}: {exc}", f"give {key} a number") from exc
 
 
 def _cells(draft: Draft, words: list[Word]) -> dict[int, Cell]:
@@ -104,7 +106,8 @@ def _cells(draft: Draft, words: list[Word]) -> dict[int, Cell]:
 def _read_memory(draft: Draft, cell: Cell, word: Word) -> None:
     try:
         if word.has("mem"):
-            cell.memory_kib = parse_size_bytes(word.peek("mem") or "", default_suffix="m") // KIB
+            size = parse_size_bytes(word.peek("mem") or "", default_suffix="m")
+            cell.memory_kib = int(size_in(1)(str(size))) // KIB
         backend = draft.find(word.peek("memdev"), "object")
         if backend is not None and backend.peek("qom-type") in BACKENDS:
             cell.memory_kib = parse_size_bytes(backend.peek("size") or "0") // KIB
@@ -185,23 +188,32 @@ def _write_distance(word: Word, number: int, cell: Element) -> None:
     if distances is None:
         distances = etree.SubElement(cell, "distances")
     sibling = etree.SubElement(
-        distances, "sibling", id=str(_number(word, "dst")), value=str(_number(word, "val"))
+        distances, "sibling", id=str(_number(word, "dst")), value=_distance(word)
     )
     word.claim_rest(Outcome.MAPPED)
     word.land(sibling)
 
 
+def _distance(word: Word) -> str:
+    try:
+        return number_between(10, 255)(word.peek("val") or "")  # parse_numa_distance() in QEMU's hw/core/numa.c
+    except NotSayable as exc:
+        raise refuse(word.option, f"val: {exc}", "give a distance from 10 to 255") from exc
+
+
 def _write_cache(word: Word, number: int, cell: Element) -> None:
     if word.peek("type") != "hmat-cache" or _number(word, "node-id") != number:
         return
-    associativity, policy = word.peek("associativity"), word.peek("policy")
+    associativity, policy = word.peek("associativity") or "none", word.peek("policy")
+    if associativity not in ASSOCIATIVITY:
+        return
     cache = etree.SubElement(
         cell, "cache", level=str(_number(word, "level")),
-        associativity={"complex": "full"}.get(associativity or "none", associativity or "none"),
+        associativity=ASSOCIATIVITY[associativity],
         policy={"write-back": "writeback", "write-through": "writethrough"}.get(policy or "none", "none"),
     )  # fmt: skip
     try:
-        size = parse_size_bytes(word.peek("size") or "")
+        size = int(size_in(1)(word.peek("size") or ""))
     except ValueError as exc:
         raise refuse(word.option, str(exc), "give a size such as 10K") from exc
     etree.SubElement(cache, "size", value=str(size // KIB), unit="KiB")
@@ -227,7 +239,7 @@ def _write_interconnects(draft: Draft, words: list[Word]) -> None:
             element.set("value", str(_number(word, "latency")))
         else:
             try:
-                element.set("value", str(parse_size_bytes(word.peek("bandwidth") or "") // KIB))
+                element.set("value", str(int(size_in(1)(word.peek("bandwidth") or "")) // KIB))
             except ValueError as exc:
                 raise refuse(word.option, str(exc), "give a bandwidth such as 200M") from exc
             element.set("unit", "KiB")

@@ -9,6 +9,7 @@ from lxml import etree
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version
+from virtsnap.convert.values import UUID
 
 # SMBIOS type -> <sysinfo>'s element and QEMU's keys in libvirt's order, which are libvirt's names too.
 # Source: virSysinfo*Format() in virsysinfo.c, qemu_smbios_type*_opts in QEMU's hw/smbios/smbios.c.
@@ -111,6 +112,8 @@ def _uuid_fits(draft: Draft, word: Word) -> bool:
     said = (word.peek("uuid") or "").lower()
     if word.peek("type") != "1" or not said:
         return True
+    if not UUID.fullmatch(said):
+        return False
     uuid = draft.root.find("uuid")
     if uuid is None:
         uuid = etree.SubElement(draft.root, "uuid")
@@ -123,12 +126,13 @@ def _convert_fw_cfg(draft: Draft, word: Word, sysinfo: etree._Element) -> None:
     known = all(item.key in ("name", "file", "string") for item in word.properties)
     if not known or not name.startswith(FW_CFG_PREFIX) or name.startswith(FW_CFG_RESERVED):
         return
-    file, text = word.take("file"), word.take("string")
-    if file is None and text is None:
+    file, text = word.take_read("file", draft.absolute), word.peek("string")
+    if file is None and (text is None or word.has("file")):
         return
+    word.claim("string", Outcome.MAPPED)
     entry = etree.SubElement(sysinfo, "entry", name=word.take("name") or "")
     if file is not None:
-        entry.set("file", draft.absolute(file))
+        entry.set("file", file)
     else:
         entry.text = text
     word.land(entry)
@@ -138,7 +142,10 @@ def _convert_acpi_table(draft: Draft, word: Word) -> None:
     kind, since = ACPI_TABLES.get(word.peek("sig") or "", ("", (0, 0)))
     if not kind or not draft.knows(since) or any(item.key not in ("sig", "file") for item in word.properties):
         return
+    file = word.take_read("file", draft.absolute)
+    if file is None:
+        return
     table = etree.Element("table", type=kind)
-    table.text = draft.absolute(word.take("file") or "")
+    table.text = file
     word.claim("sig", Outcome.MAPPED)
     draft.head.append("os/acpi", table, word)

@@ -27,7 +27,7 @@ from virtsnap.convert.network.netdevs import (
     read_unnamed,
 )
 from virtsnap.convert.network.nic_keys import mac_address
-from virtsnap.convert.network.nics import driver_holes, isa_place, row_of, write_interface
+from virtsnap.convert.network.nics import MODEL, driver_holes, isa_place, row_of, write_interface
 from virtsnap.convert.rows import Bus
 
 # Names that -nic and -net take for a card, beside those of drivers.
@@ -167,8 +167,9 @@ def _driver_of(draft: Draft, card: Word) -> str | None:
         return None
     if family.name == "board":
         # A card that is soldered on: libvirt names it to QEMU by -net on ARM (qemuBuildLegacyNicStr).
-        on_board = draft.machine.arch in ARM and row_of(card.peek("model") or "") is None
-        return card.peek("model") if on_board else None
+        model = card.peek("model") or ""
+        on_board = draft.machine.arch in ARM and row_of(model) is None and MODEL.fullmatch(model)
+        return model if on_board else None
     driver = card.peek("model") or family.default_nic or ""
     driver = MODEL_ALIASES.get(driver, driver)
     if family.name == "s390-ccw-virtio" and driver == "virtio-net-pci":

@@ -204,6 +204,12 @@ def _script(value: str) -> str | None:
     return None if value in {"no", ""} else value
 
 
+def _device_name(value: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_.\\:/-]+", value):
+        raise NotSayable(f"libvirt takes no path of a device such as {value!r}")
+    return value
+
+
 def _ipv6_prefix(value: str) -> str:
     try:
         ipaddress.IPv6Address(value)
@@ -419,7 +425,7 @@ KINDS: Mapping[str, Kind] = {
         Key(key="vhostforce", hole=None, read=only_if("on")),
     )),
     "vhost-vdpa": Kind(finish=_finish_vdpa, keys=(
-        Key(key="vhostdev", hole="source_dev"),
+        Key(key="vhostdev", hole="source_dev", read=_device_name),
         Key(key="queues", hole="queues", read=number_up_to(256)),
     )),
 }

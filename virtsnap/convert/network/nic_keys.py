@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
-from virtsnap.convert.head.boot_order import boot_order
+from virtsnap.convert.head.boot_order import LOADPARM, boot_order
 from virtsnap.convert.ledger import NotSayable
 from virtsnap.convert.rows import Key
 from virtsnap.convert.values import hexadecimal, number, on_off
@@ -47,12 +47,12 @@ def _mtu(value: str) -> str:
 NIC_KEYS: tuple[Key, ...] = (
     Key(key="mac", hole="mac", read=mac_address),
     Key(key="bootindex", hole="boot_order", read=boot_order),
-    Key(key="loadparm", hole="loadparm"),
+    LOADPARM,
 )
 
 # An ISA card says port and interrupt; without them libvirt would put it on PCI.
 ISA_KEYS: tuple[Key, ...] = (
-    Key(key="iobase", hole="iobase", read=hexadecimal(3)),
+    Key(key="iobase", hole="iobase", read=hexadecimal(3, 0xFFFF)),
     Key(key="irq", hole="irq", read=hexadecimal(1)),
 )
 # Where -net puts the first, the second … ISA card; -device takes the first of them.

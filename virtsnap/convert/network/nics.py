@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -25,7 +26,7 @@ from virtsnap.convert.network.nic_keys import (
     mac_address,
 )
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
-from virtsnap.convert.values import parse_number, parse_switch
+from virtsnap.convert.values import own_alias, parse_number, parse_switch
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -60,9 +61,15 @@ def _build_nic(draft: Draft, word: Word, row: DeviceRow) -> None:
     draft.add(element, word, *netdev.words)
     if holes.get("teaming") == "persistent" and word.peek("id"):
         # <teaming> names its partner by alias, and libvirt lets us choose those that begin with ua-.
-        name = word.peek("id") or ""
-        etree.SubElement(element, "alias", name=name if name.startswith("ua-") else f"ua-{name}")
+        alias = teaming_alias(word.peek("id"))
+        if alias is not None:
+            etree.SubElement(element, "alias", name=alias)
     place(draft, word, element, bus_of(row, driver, draft))
+
+
+def teaming_alias(id_: str | None) -> str | None:
+    """Give the alias by which the two cards of a team know each other; None where libvirt takes no such alias."""
+    return own_alias(id_ if (id_ or "").startswith("ua-") else f"ua-{id_ or ''}")
 
 
 def _can_have(word: Word, mac: str | None) -> bool:
@@ -114,8 +121,14 @@ def _claim_vectors(word: Word, queues: int) -> None:
         word.note("mq or vectors is not what QEMU takes")
 
 
+# What libvirt's schema takes as the name of a card.
+MODEL = re.compile(r"[a-zA-Z0-9_-]+")
+
+
 def unknown_card(word: Word) -> DeviceRow | None:
     """Give a row to a card on PCI of a model that is in no table: libvirt hands any model's name on to QEMU."""
+    if not MODEL.fullmatch(word.peek("driver") or ""):
+        return None
     return UNKNOWN if word.has("netdev") and word.has("addr") else None
 
 

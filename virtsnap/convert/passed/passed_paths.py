@@ -33,7 +33,7 @@ def absolute_paths(draft: Draft, word: Word) -> dict[str, str]:
         return {}  # a flag, or a socket whose name is no path
     keys = DEVICE_PATHS.get(word.peek("driver") or "", ()) if word.group == "device" else PATHS.get(word.group, ())
     found = {key: word.peek(key) or "" for key in keys}
-    return {key: draft.absolute(path) for key, path in found.items() if _relative(path)}
+    return {key: draft.in_base(path) for key, path in found.items() if _relative(path)}
 
 
 def _relative(path: str) -> bool:

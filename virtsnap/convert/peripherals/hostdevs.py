@@ -7,10 +7,11 @@ import re
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.pci_keys import PCI_KEYS
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.head.boot_order import boot_order
-from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.head.boot_order import LOADPARM, boot_order
+from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.network.nics import teaming_alias
 from virtsnap.convert.rows import Bus, DeviceRow, Key
-from virtsnap.convert.values import number, on_off, parse_number, parse_switch
+from virtsnap.convert.values import number_up_to, on_off, parse_number, parse_switch
 
 _PCI_ADDRESS = re.compile(
     r"(?:(?P<domain>[0-9a-fA-F]{1,8}):)?(?P<bus>[0-9a-fA-F]{1,2}):(?P<slot>[0-9a-fA-F]{1,2})\.(?P<function>[0-7])"
@@ -18,7 +19,7 @@ _PCI_ADDRESS = re.compile(
 _MDEV = re.compile(r".*/(?P<uuid>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})/?")
 _USB_PATH = re.compile(r"/dev/bus/usb/(?P<bus>\d{1,3})/(?P<device>\d{1,3})")
 
-BOOT_KEYS = (Key(key="bootindex", hole="boot_order", read=boot_order), Key(key="loadparm", hole="loadparm"))
+BOOT_KEYS = (Key(key="bootindex", hole="boot_order", read=boot_order), LOADPARM)
 MDEV_KEYS = (
     Key(key="display", hole="display", read=on_off),
     Key(key="ramfb", hole="ramfb", read=on_off, since=(5, 9)),
@@ -48,7 +49,9 @@ def _build_vfio(draft: Draft, word: Word, row: DeviceRow) -> None:
         return
     partner = word.peek("failover_pair_id")
     if partner is not None:
-        name = partner if partner.startswith("ua-") else f"ua-{partner}"
+        name = teaming_alias(partner)
+        if name is None:
+            raise NotSayable(f"libvirt takes no alias such as {partner!r}")
         holes |= {"teaming": "transient", "teaming_persistent": name}
         word.claim("failover_pair_id", Outcome.MAPPED)
     build_device(draft, word, row, holes)
@@ -69,7 +72,7 @@ def _build_usb_host(draft: Draft, word: Word, row: DeviceRow) -> None:
         if path is not None:
             holes |= {"host_bus": str(int(path["bus"])), "host_device": str(int(path["device"]))}
         if word.has("hostbus") and word.has("hostaddr"):
-            bus, device = (number(word.peek(key) or "") for key in ("hostbus", "hostaddr"))
+            bus, device = (number_up_to(999)(word.peek(key) or "") for key in ("hostbus", "hostaddr"))
             holes |= {"host_bus": bus, "host_device": device}
         if word.has("vendorid") and word.has("productid"):
             vendor, product = (parse_number(word.peek(key) or "") for key in ("vendorid", "productid"))

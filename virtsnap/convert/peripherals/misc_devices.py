@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.pci import Plugged
 from virtsnap.convert.buses.pci_keys import ACPI_KEYS
@@ -22,8 +19,7 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
     egd = backend is not None and backend.peek("qom-type") == "rng-egd"
     if backend is not None and egd and not can_have(draft, find_chardev(draft, backend)):
         return
-    if backend is not None and re.search(r"[\n\r]", backend.peek("filename") or ""):
-        return
+    path = draft.absolute((backend.peek("filename") if backend is not None else None) or "/dev/urandom")
     word.claim("rng", Outcome.MAPPED)
     holes: dict[str, str | None] = {"backend_model": "random", "backend_path": "/dev/urandom"}
     if backend is None and draft.knows((6, 1)):
@@ -36,9 +32,8 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
         elif kind == "rng-egd":
             holes = {"backend_model": "egd"}
         else:
-            holes["backend_path"] = draft.absolute(backend.take("filename") or "/dev/urandom")
-    if word.has("period") and not word.has("max-bytes"):
-        row = replace(row, keys=tuple(key for key in row.keys if key.key != "period"))  # <rate> wants bytes
+            backend.claim("filename", Outcome.MAPPED)
+            holes["backend_path"] = path
     element = build_device(draft, word, row, holes)
     if backend is not None:
         backend.land(element)
@@ -48,8 +43,8 @@ def _build_rng(draft: Draft, word: Word, row: DeviceRow) -> None:
 
 
 def _build_vsock(draft: Draft, word: Word, row: DeviceRow) -> None:
-    if (word.peek("guest-cid") or "").isdigit():
-        build_device(draft, word, row, {"cid_auto": "no"})
+    number(word.peek("guest-cid") or "")
+    build_device(draft, word, row, {"cid_auto": "no"})
 
 
 def _build_crypto(draft: Draft, word: Word, row: DeviceRow) -> None:
@@ -73,10 +68,11 @@ def _build_pstore(draft: Draft, word: Word, row: DeviceRow) -> None:
         item.key not in keys for item in memory.properties
     ):
         return
+    path = draft.absolute(memory.peek("mem-path") or "")
     holes = read_keys(memory, PSTORE_KEYS, draft.target)
     memory.claim("id", Outcome.IMPLIED)
     word.claim("memdev", Outcome.MAPPED)
-    holes["path"] = draft.absolute(holes.get("path") or "")
+    holes["path"] = path
     memory.land(build_device(draft, word, row, holes))
 
 
@@ -118,7 +114,7 @@ ROWS = (
         drivers=virtio("virtio-rng"), template="rng", bus=Bus.PCI, build=_build_rng,
         keys=(
             Key(key="max-bytes", hole="rate_bytes", read=positive),
-            Key(key="period", hole="rate_period", read=number),
+            Key(key="period", hole="rate_period", read=number, needs="rate_bytes"),
             *VIRTIO_KEYS,
             *ACPI_KEYS,
         ),

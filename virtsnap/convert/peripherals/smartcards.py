@@ -9,6 +9,7 @@ from virtsnap.convert.consoles.chardevs import can_have, find_chardev, put_chard
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow
+from virtsnap.convert.values import absolute_path
 
 
 def _build_smartcard(draft: Draft, word: Word, row: DeviceRow) -> None:
@@ -22,7 +23,9 @@ def _build_smartcard(draft: Draft, word: Word, row: DeviceRow) -> None:
     elif word.peek("backend") == "nss-emulated":
         holes["mode"] = "host"
     elif word.peek("backend") == "certificates" and all(word.has(f"cert{n}") for n in (1, 2, 3)):
-        holes |= {"mode": "host-certificates", "database": word.take("db")}
+        database = word.peek("db")
+        holes |= {"mode": "host-certificates", "database": None if database is None else absolute_path(database)}
+        word.claim("db", Outcome.MAPPED)
         holes |= {f"cert{n}": word.take(f"cert{n}") for n in (1, 2, 3)}
     else:
         return

@@ -6,10 +6,10 @@ from lxml import etree
 
 from virtsnap.convert.consoles.monitors import made_by_libvirt
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.ledger import NotSayable, Outcome, Word
+from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Key, Table, read_keys
 from virtsnap.convert.screens.vnc import OWN_SOCKET, QEMU_CONF, password_of
-from virtsnap.convert.values import host, on_off, one_line, one_of, only_if, port, yes_no
+from virtsnap.convert.values import absolute_path, host, on_off, one_of, only_if, port, yes_no
 from virtsnap.domain_xml.templates import Element
 
 TLS_NOTE = "libvirt has TLS where spice_tls = 1 in its qemu.conf"
@@ -27,9 +27,7 @@ def _port(value: str) -> str | None:
 
 def rendernode(value: str) -> str:
     """Give the path of a render node."""
-    if not value.startswith("/"):
-        raise NotSayable("it is no absolute path")
-    return one_line(value)
+    return absolute_path(value)
 
 
 def _words(*words: str) -> dict[str, str]:
@@ -111,7 +109,7 @@ def _of_a_person(word: Word, holes: dict[str, str | None]) -> None:
 
 def _address(draft: Draft, word: Word, holes: dict[str, str | None]) -> dict[str, str | None]:
     if word.take("unix") not in {None, "off"}:
-        path = draft.absolute(word.take_read("addr", one_line) or "spice.sock")
+        path = word.take_read("addr", draft.absolute) or draft.absolute("spice.sock")
         own = OWN_SOCKET.fullmatch(path) is not None
         return {"port": None, "listen_type": "socket", "socket": None if own else path}
     if holes.get("port") is None and holes.get("tls_port") is None:

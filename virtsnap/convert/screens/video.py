@@ -99,7 +99,7 @@ def _can_stand(draft: Draft, driver: str, first: bool) -> bool:
         return draft.devices.find("video/model[@primary='yes']") is None
     if draft.machine.arch in WITHOUT_VIRTIO_VGA:
         return driver != "qxl" or not first
-    return not first or any(word.peek("driver") in PRIMARY_ONLY for word in draft.group("device"))
+    return not first or any(word.peek("driver") in PRIMARY_ONLY for word in draft.said("device"))
 
 
 def _helper(draft: Draft, word: Word) -> None:

@@ -9,7 +9,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, read_keys
 from virtsnap.convert.screens.audio import audio_reference
-from virtsnap.convert.values import host, one_line, one_of, port, yes_no
+from virtsnap.convert.values import host, one_of, port, yes_no
 from virtsnap.domain_xml.templates import Element
 
 # Port of display 0, and of its websocket (vnc_display_open() in QEMU's ui/vnc.c).
@@ -105,7 +105,7 @@ def _address(draft: Draft, where: str) -> dict[str, str | None] | None:
     if where == "none":
         return {"listen_type": "none"}
     if where.startswith("unix:"):
-        path = draft.absolute(one_line(where.removeprefix("unix:")))
+        path = draft.absolute(where.removeprefix("unix:"))
         return {"listen_type": "socket", "socket": None if OWN_SOCKET.fullmatch(path) else path}
     name, colon, display = where.rpartition(":")
     if not colon or not re.fullmatch(r"\d{1,5}", display) or int(display) > MAX_DISPLAY:

@@ -21,6 +21,7 @@ from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.storage.block_files import Keys, parse_file_name
 from virtsnap.convert.storage.drives import Drive
 from virtsnap.convert.storage.image_formats import guess_format
+from virtsnap.convert.values import fits_one_line
 
 # QEMU's format drivers and libvirt's words for them; luks is raw with encryption there.
 FORMATS: Mapping[str, str] = {
@@ -214,4 +215,6 @@ def _parsed(file: str) -> Keys:
 
 
 def _derived(word: Word, key: str, keys: Keys) -> list[Entry]:
+    if not all(fits_one_line(value) for _, value in keys):
+        raise NotSayable(f"{key}: it has a line break")
     return [Entry(key=name, value=value, said=Said(word=word, key=key, part=True)) for name, value in keys]

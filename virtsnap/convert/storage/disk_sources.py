@@ -20,10 +20,23 @@ from virtsnap.convert.rows import Key, Table, Version
 from virtsnap.convert.storage.block_files import parse_url
 from virtsnap.convert.storage.block_graph import FORMATS, Backend
 from virtsnap.convert.storage.disk_secrets import passphrase
-from virtsnap.convert.values import FALSE_WORDS, number, one_line, only_if, parse_switch, size_in, yes_no
+from virtsnap.convert.values import (
+    FALSE_WORDS,
+    generic_name,
+    number,
+    one_of,
+    only_if,
+    parse_switch,
+    port,
+    size_in,
+    yes_no,
+)
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
+
+# QEMU's words for how an image is encrypted, and libvirt's.
+_ENCRYPTIONS = one_of({"luks": "luks", "luks2": "luks2", "luks-any": "luks-any", "aes": "qcow"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +146,7 @@ def _encryption(draft: Draft, backend: Backend, driver: str) -> Holes:
         if options.has("encrypt.format") or backend.format == "luks":
             raise NotSayable("an encrypted image without a passphrase")
         return {}
-    kind = "luks" if backend.format == "luks" else options.take("encrypt.format") or "luks"
-    if kind == "aes":
-        kind = "qcow"
+    kind = "luks" if backend.format == "luks" else _ENCRYPTIONS(options.take("encrypt.format") or "luks")
     return {
         "encryption": kind, "encryption_type": "passphrase",
         "encryption_usage": passphrase(draft, backend.claims, options.take(key) or ""),
@@ -144,7 +155,7 @@ def _encryption(draft: Draft, backend: Backend, driver: str) -> Holes:
 
 def _layered_encryption(draft: Draft, storage: Options) -> Holes:
     """Read rbd's own encryption."""
-    kind = storage.take("encrypt.format") or "luks"
+    kind = _ENCRYPTIONS(storage.take("encrypt.format") or "luks")
     if kind == "luks-any" and not draft.knows((9, 3)):
         raise NotSayable("the encryption luks-any came with libvirt 9.3")
     return {
@@ -171,7 +182,7 @@ def _parents_secrets(draft: Draft, storage: Options, element: Element) -> None:
 # What the functions of single protocols share.
 
 
-def _host(draft: Draft, options: Options, prefix: str, *, port: str | None = None) -> Element:
+def _host(draft: Draft, options: Options, prefix: str, *, default_port: str | None = None) -> Element:
     """Read one server: a name and port, or a socket."""
     start = f"{prefix}." if prefix else ""
     kind = options.take(start + "type") or ("unix" if options.has(start + "path") and prefix else "inet")
@@ -181,17 +192,20 @@ def _host(draft: Draft, options: Options, prefix: str, *, port: str | None = Non
     if kind not in {"inet", "tcp"}:
         raise NotSayable(f"libvirt has no word for a server of the type {kind}")
     name, found = options.take(start + "host"), options.take(start + "port")
-    if not name or not re.fullmatch(r"[A-Za-z0-9._:%-]+", name):
+    name = _host_name(name or "")
+    return draft.fill("disk_host", {"name": name, "port": port(found) if found else default_port})
+
+
+def _host_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]+", name):
         raise NotSayable(f"{name!r} is no name of a host")
-    if found is not None and not found.isdigit():
-        raise NotSayable(f"{found!r} is no port")
-    return draft.fill("disk_host", {"name": name, "port": found or port})
+    return name
 
 
-def _hosts(draft: Draft, options: Options, *, port: str | None = None) -> list[Element]:
+def _hosts(draft: Draft, options: Options) -> list[Element]:
     """Read server.0, server.1 …"""
     found = {int(m[1]) for entry in options.entries if (m := re.match(r"server\.(\d{1,4})\.", entry.key))}
-    return [_host(draft, options, f"server.{index}", port=port) for index in sorted(found)]
+    return [_host(draft, options, f"server.{index}") for index in sorted(found)]
 
 
 def _file(draft: Draft, options: Options, holes: Holes) -> list[Element]:
@@ -218,7 +232,7 @@ def _device(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 
 
 def _path(draft: Draft, options: Options, key: str) -> str:
-    path = draft.absolute(one_line(_needed(options, key)))
+    path = draft.absolute(_needed(options, key))
     if not path.strip("/"):
         raise NotSayable(f"{path} is no image")
     return path
@@ -243,8 +257,8 @@ def _nbd(draft: Draft, options: Options, holes: Holes) -> list[Element]:
         if word.has("passwordid"):
             passphrase(draft, options.claims, word.peek("passwordid") or "")
     if any(entry.key.startswith("server.") for entry in options.entries):
-        return [_host(draft, options, "server", port="10809")]
-    return [_host(draft, options, "", port="10809")]
+        return [_host(draft, options, "server", default_port="10809")]
+    return [_host(draft, options, "", default_port="10809")]
 
 
 def _rbd(draft: Draft, options: Options, holes: Holes) -> list[Element]:
@@ -258,18 +272,12 @@ def _rbd(draft: Draft, options: Options, holes: Holes) -> list[Element]:
             options.take(entry.key, Outcome.IMPLIED)
     user = options.take("user")
     if user is not None:
-        _checked_user(user)
+        generic_name(user)
         secret = options.take("key-secret")
         if secret is None:
             raise NotSayable("libvirt wants a passphrase for an rbd user, and the command line gives none")
         holes |= {"user": user, "auth_type": "ceph", "auth_usage": passphrase(draft, options.claims, secret)}
     return _hosts(draft, options)
-
-
-def _checked_user(user: str) -> None:
-    """Refuse a user's name that libvirt's schema has no room for (genericName)."""
-    if not re.fullmatch(r"[a-zA-Z0-9_+-]+", user):
-        raise NotSayable(f"libvirt takes no user called {user!r}")
 
 
 def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
@@ -281,7 +289,7 @@ def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
         raise NotSayable(f"{portal!r} is no iSCSI portal")
     user = options.take("user")
     if user is not None:
-        _checked_user(user)
+        generic_name(user)
         usage = target
         if options.has("password-secret"):
             usage = passphrase(draft, options.claims, options.take("password-secret") or "")
@@ -292,7 +300,8 @@ def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
         holes |= {"user": user, "auth_type": "iscsi", "auth_usage": usage}
     if "initiator" not in holes:
         holes["initiator"] = _initiator(draft, options)
-    return [draft.fill("disk_host", {"name": found["six"] or found["name"], "port": found["port"] or "3260"})]
+    name = _host_name(found["six"] or found["name"])
+    return [draft.fill("disk_host", {"name": name, "port": port(found["port"] or "3260")})]
 
 
 def _initiator(draft: Draft, options: Options) -> str | None:
@@ -318,7 +327,12 @@ def _ssh(draft: Draft, options: Options, holes: Holes) -> list[Element]:
     if not prefix:
         name, port = options.take("host"), options.take("port") or "22"
         return [draft.fill("disk_host", {"name": name, "port": port})]
-    return [_host(draft, options, prefix, port="22")]
+    return [_host(draft, options, prefix, default_port="22")]
+
+
+# What libvirt's schema has for a cookie.
+_COOKIE_NAME = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z|~]+")
+_COOKIE_VALUE = re.compile(r"\"?[!#$%&'()*+\-./0-9:>=<?@A-Z^_`\[\]a-z|~]+\"?")
 
 
 def _curl(draft: Draft, options: Options, holes: Holes) -> list[Element]:
@@ -337,8 +351,11 @@ def _curl(draft: Draft, options: Options, holes: Holes) -> list[Element]:
         element = etree.Element("cookies")
         for cookie in filter(None, (part.strip() for part in cookies.split(";"))):
             name, _, value = cookie.partition("=")
+            if not _COOKIE_NAME.fullmatch(name) or not _COOKIE_VALUE.fullmatch(value):
+                raise NotSayable(f"libvirt takes no cookie such as {cookie!r}")
             element.append(draft.fill("disk_cookie", {"name": name, "value": value}))
-        children.append(element)
+        if len(element):
+            children.append(element)
     return children
 
 
@@ -350,14 +367,14 @@ def _gluster(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 def _sheepdog(draft: Draft, options: Options, holes: Holes) -> list[Element]:
     holes["name"] = _needed(options, "vdi")
     if any(entry.key.startswith("server.") for entry in options.entries):
-        return [_host(draft, options, "server", port="7000")]
+        return [_host(draft, options, "server", default_port="7000")]
     return [draft.fill("disk_host", {"name": "localhost", "port": "7000"})]
 
 
 def _nfs(draft: Draft, options: Options, holes: Holes) -> list[Element]:
     holes["name"] = _needed(options, "path")
     options.take("server.type")
-    children = [draft.fill("disk_host", {"name": _needed(options, "server.host")})]
+    children = [draft.fill("disk_host", {"name": _host_name(_needed(options, "server.host"))})]
     if not (options.has("user") or options.has("group")) and not draft.knows((9, 1)):
         children.append(etree.Element("identity"))  # the schema of 9.0 does not let it be left out
     return children
@@ -395,7 +412,7 @@ def _off(value: str) -> str | None:
 
 def _plus(value: str) -> str:
     """Write a numeric user or group as libvirt does; a name stays one."""
-    return f"+{value}" if value.isdigit() else value
+    return generic_name(f"+{value}" if value.isdigit() else value)
 
 
 def _floppy(value: str) -> str | None:
@@ -431,7 +448,7 @@ STORAGE: Mapping[str, StorageRow] = {
         ),
         _nbd,
     ),
-    "rbd": _of_protocol("rbd", (Key(key="snapshot", hole="snapshot_name"),), _rbd),
+    "rbd": _of_protocol("rbd", (Key(key="snapshot", hole="snapshot_name", read=generic_name),), _rbd),
     "iscsi": _of_protocol(
         "iscsi",
         (Key(key="transport", hole=None, read=only_if("tcp")), Key(key="initiator-name", hole="initiator")),

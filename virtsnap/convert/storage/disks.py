@@ -7,7 +7,6 @@ be said. Otherwise nothing is claimed, and QEMU gets both as they stand.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
 from virtsnap.convert.claims import Claims, Options
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.head.boot_order import loadparm
 from virtsnap.convert.head.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
@@ -37,7 +37,7 @@ from virtsnap.convert.storage.disk_places import alias_at, place_ide, place_scsi
 from virtsnap.convert.storage.disk_sources import DiskSource, describe_source
 from virtsnap.convert.storage.storage_parts import Disk, Place, StorageParts
 from virtsnap.convert.storage.throttling import add_filters, read_drive_limits, read_filters
-from virtsnap.convert.values import parse_switch
+from virtsnap.convert.values import own_alias, parse_switch
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -193,7 +193,8 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     if _generic_commands(word, row, plan):
         holes["device"] = "lun"
     holes["model"] = _model(word, row)
-    holes |= read_keys(word, row.keys, draft.target) | _loadparm(word) | _geometry(word, bus)
+    holes |= read_keys(word, row.keys, draft.target) | _geometry(word, bus)
+    holes |= _loadparm(word, holes)
     device.take("drive")
     device.take("driver")
     for key in ("bus", "unit", "channel", "scsi-id", "lun"):
@@ -201,8 +202,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
             device.take(key)
     device.take("id", Outcome.IMPLIED)
     id_of_word = word.peek("id") or ""
-    if id_of_word.startswith("ua-"):
-        holes["alias"] = id_of_word
+    holes["alias"] = own_alias(id_of_word)
     element = write_disk(draft, plan, holes, [word])
     if mapping is not None:
         _driver(element).append(mapping)
@@ -285,13 +285,12 @@ def _threads(draft: Draft, device: Options, holes: Holes) -> Element | None:
     return mapping
 
 
-def _loadparm(word: Word) -> Holes:
+def _loadparm(word: Word, holes: Holes) -> Holes:
     """Read s390's loadparm, which libvirt has beside a boot order only."""
     value = word.peek("loadparm")
-    if value is None or not word.has("bootindex") or not re.fullmatch(r"[a-zA-Z0-9. ]{1,8}", value):
+    if value is None or holes.get("boot_order") is None:
         return {}
-    word.claim("loadparm", Outcome.MAPPED)
-    return {"loadparm": value}
+    return {"loadparm": word.take_read("loadparm", loadparm)}
 
 
 def _geometry(word: Word, bus: str) -> Holes:

@@ -90,8 +90,12 @@ def _free(drives: list[Drive], interface: str, bus: int, unit: int | None, units
     return bus, unit
 
 
+# Beyond all that any machine has; a larger number is QEMU's to refuse.
+MOST = 999
+
+
 def _number(word: Word, key: str) -> int | None:
     try:
-        return max(parse_number(word.peek(key) or ""), 0)
+        return min(max(parse_number(word.peek(key) or ""), 0), MOST)
     except ValueError:
         return None

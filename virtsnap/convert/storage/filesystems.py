@@ -6,6 +6,7 @@ says both at once. virtiofs has a daemon behind a socket.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from virtsnap.command_line.keyval import join_commas
@@ -19,7 +20,7 @@ from virtsnap.convert.head.boot_order import boot_order
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.passed.passed_paths import absolute_paths
 from virtsnap.convert.rows import Bus, DeviceRow, Key, Table, read_keys, virtio, virtio_model
-from virtsnap.convert.values import number, one_line, one_of, present_if_on
+from virtsnap.convert.values import number, one_of, present_if_on
 
 # libvirt's squash is QEMU's none (qemuBuildFSStr in libvirt's qemu_command.c).
 _access_mode = one_of({
@@ -32,15 +33,14 @@ _multidevs = one_of({"remap": "remap", "forbid": "forbid", "warn": "warn"})
 
 def _mode(value: str) -> str:
     """Give permission bits as libvirt does: octal, with a leading zero."""
-    try:
-        return f"{int(value, 8):04o}"
-    except ValueError as exc:
-        raise NotSayable(f"{value!r} is not an octal mode") from exc
+    if not re.fullmatch(r"0?[0-7]{1,3}", value):
+        raise NotSayable(f"{value!r} is not an octal mode")
+    return f"{int(value, 8):04o}"
 
 
 FOLDER_KEYS: tuple[Key, ...] = (
     Key(key="fsdriver", hole="driver_type", read=lambda value: None if value == "local" else value),
-    Key(key="path", hole="dir", read=one_line),
+    Key(key="path", hole="dir"),
     Key(key="security_model", hole="accessmode", read=_access_mode),
     Key(key="writeout", hole="wrpolicy", read=_write_policy),
     Key(key="readonly", hole="readonly", read=present_if_on),
@@ -78,7 +78,7 @@ def _read_folder(draft: Draft, word: Word, keys: Sequence[Key]) -> Holes:
     """Take what -fsdev or -virtfs says of the folder."""
     holes: Holes = dict(read_keys(word, keys, draft.target))
     word.claim("id", Outcome.IMPLIED)
-    holes["dir"] = draft.absolute(holes["dir"] or "")
+    holes["dir"] = draft.in_base(holes["dir"] or "")
     holes.setdefault("accessmode", "passthrough")
     if holes.get("wrpolicy"):
         holes.setdefault("driver_type", "path")

@@ -23,6 +23,7 @@ from virtsnap.convert.storage.disk_places import place_scsi
 from virtsnap.convert.storage.disk_sources import describe_source
 from virtsnap.convert.storage.disks import drive_address
 from virtsnap.convert.storage.storage_parts import StorageParts
+from virtsnap.convert.values import own_alias
 from virtsnap.domain_xml.templates import Element
 
 SYSTEM = Path("/sys/class/scsi_generic")
@@ -71,7 +72,7 @@ def _build(draft: Draft, word: Word, row: DeviceRow) -> None:
     id_ = device.take("id", Outcome.IMPLIED) or ""
     holes: dict[str, str | None] = dict(read_keys(word, row.keys, draft.target))
     holes["readonly"] = "" if read_only in {"on", "true", "yes"} else None
-    holes["alias"] = id_ if id_.startswith("ua-") else None
+    holes["alias"] = own_alias(id_)
     element = draft.fill(row.template, holes)
     element.insert(0, source)
     draft.add(element, word)
@@ -105,7 +106,7 @@ def build_vhost_scsi(draft: Draft, word: Word, row: DeviceRow) -> None:
     holes |= read_keys(word, row.keys, draft.target)
     word.claim("driver", Outcome.MAPPED)
     id_ = word.take("id", Outcome.IMPLIED) or ""
-    holes["alias"] = id_ if id_.startswith("ua-") else None
+    holes["alias"] = own_alias(id_)
     element = draft.add(draft.fill(row.template, holes), word)
     place(draft, word, element, bus_of(row, driver, draft))
 

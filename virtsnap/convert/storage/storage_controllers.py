@@ -12,7 +12,7 @@ from virtsnap.convert.head.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
 from virtsnap.convert.storage.storage_parts import StorageParts
-from virtsnap.convert.values import number, number_up_to, on_off
+from virtsnap.convert.values import hexadecimal, number_up_to, on_off, own_alias
 
 # Source: qemuBuildControllerSCSIDevProps() in libvirt's qemu_command.c.
 VIRTIO_SCSI_KEYS: tuple[Key, ...] = (
@@ -45,13 +45,12 @@ def build_controller(draft: Draft, word: Word, row: DeviceRow) -> None:
     word.take("driver")
     holes |= read_keys(word, row.keys, draft.target)
     id_ = word.take("id", Outcome.IMPLIED)
-    if id_ is not None and id_.startswith("ua-"):
-        holes["alias"] = id_
+    holes["alias"] = own_alias(id_)
     element = draft.fill(row.template, holes)
     draft.add(element, word)
     draft.controllers.add(type_, id_, element)
     if row.bus is Bus.SPAPR_VIO:
-        reg = word.take_read("reg", lambda value: f"0x{int(number(value)):08x}")
+        reg = word.take_read("reg", hexadecimal(8))
         if reg is not None:
             etree.SubElement(element, "address", type="spapr-vio", reg=reg)
     else:

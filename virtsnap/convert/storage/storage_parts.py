@@ -49,7 +49,7 @@ class StorageParts:
         if self.graph is None:
             self.drives = number_drives(draft)
             self.graph = BlockGraph(draft, self.drives)
-            self.users.update(word.peek("drive") or "" for word in draft.group("device"))
+            self.users.update(word.peek("drive") or "" for word in draft.said("device"))
         return self.graph
 
     def free(self, place: Place) -> bool:

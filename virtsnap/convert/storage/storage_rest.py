@@ -27,10 +27,10 @@ def finish_storage(draft: Draft) -> None:
         if word.untouched and not _passed_through(draft, "iscsi"):
             word.claim_rest(Outcome.IMPLIED, "no disk is on iSCSI")
     for word in draft.group("snapshot"):
-        if not any(drive.untouched for drive in draft.group("drive")):
+        if not any(drive.untouched for drive in draft.said("drive")):
             word.claim_rest(Outcome.MAPPED, "each disk of a -drive is <transient/>")
 
 
 def _passed_through(draft: Draft, text: str) -> bool:
     """Tell whether some drive or node that QEMU gets as it stands says a word."""
-    return any(word.untouched and text in word.option.text for word in draft.group("drive", "blockdev"))
+    return any(word.untouched and text in word.option.text for word in draft.said("drive", "blockdev"))

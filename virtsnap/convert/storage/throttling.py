@@ -14,7 +14,7 @@ from virtsnap.convert.claims import Claims, Options
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome
 from virtsnap.convert.storage.block_graph import Backend
-from virtsnap.convert.values import number
+from virtsnap.convert.values import long_number
 from virtsnap.domain_xml.templates import Element
 
 # <throttlefilters> and <throttlegroups> came with libvirt 11.2.
@@ -132,11 +132,11 @@ def _checked(holes: dict[str, str | None]) -> dict[str, str | None]:
 
 def _limit(options: Options, names: list[str], hole: str) -> dict[str, str | None]:
     value = options.take_any(*names)
-    if value is None or number(value) == "0":
+    if value is None or long_number(value) == "0":
         return {}
-    if hole.endswith("_length") and number(value) == "1":
+    if hole.endswith("_length") and long_number(value) == "1":
         return {}  # QEMU's default
-    return {hole: number(value)}
+    return {hole: long_number(value)}
 
 
 def _with_group(holes: dict[str, str | None], group: str | None) -> dict[str, str | None]:

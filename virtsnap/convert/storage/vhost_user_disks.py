@@ -10,6 +10,7 @@ from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
 from virtsnap.convert.storage.disk_keys import VHOST_USER_BLK_KEYS
 from virtsnap.convert.storage.storage_parts import Disk, StorageParts
+from virtsnap.convert.values import own_alias
 
 
 def build_vhost_user_disk(draft: Draft, word: Word, row: DeviceRow) -> None:
@@ -30,7 +31,7 @@ def build_vhost_user_disk(draft: Draft, word: Word, row: DeviceRow) -> None:
     for key in ("driver", "chardev"):
         word.claim(key, Outcome.MAPPED)
     id_ = word.take("id", Outcome.IMPLIED) or ""
-    holes["alias"] = id_ if id_.startswith("ua-") else None
+    holes["alias"] = own_alias(id_)
     element = draft.fill(row.template, holes)
     target = element.find("target")
     assert target is not None, "every disk has a target"

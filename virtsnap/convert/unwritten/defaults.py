@@ -90,13 +90,13 @@ def _node_comes_unasked(draft: Draft) -> bool:
 
 
 def _cancelled(draft: Draft, default: Default) -> bool:
-    if draft.group(*default.groups):
+    if draft.said(*default.groups):
         return True
-    named = {word.peek("driver") for word in draft.group("device", "global")}
+    named = {word.peek("driver") for word in draft.said("device", "global")}
     if named & default.drivers:
         return True
     return default.drive is not None and any(
-        _sits_at(draft, word, *default.drive) for word in draft.group("drive")
+        _sits_at(draft, word, *default.drive) for word in draft.said("drive")
     )
 
 
