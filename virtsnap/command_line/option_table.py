@@ -62,7 +62,7 @@ def _rows() -> Mapping[str, OptionRow]:
     add("memory", keyval, group="m", implied="size")
     add("name", keyval, implied="guest")
     add("boot", keyval, implied="order")
-    add("uuid k L pidfile append kernel initrd dtb bios mem-path incoming loadvm D d dfilter seed", text)
+    add("uuid k L pidfile append kernel initrd shim dtb bios mem-path incoming loadvm D d dfilter seed", text)
     add("option-rom", keyval, implied="romfile")
     add("enable-kvm no-acpi no-hpet no-reboot no-shutdown nodefaults no-user-config nodefconfig", flag)
     add("S snapshot daemonize nographic usb only-migratable mem-prealloc s singlestep preconfig", flag)

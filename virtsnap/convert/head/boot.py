@@ -17,7 +17,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import loadparm, settle_boot_order
 from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
-from virtsnap.convert.rows import Key, Table
+from virtsnap.convert.rows import Key, Table, Version
 from virtsnap.convert.values import number_between, number_up_to, yes_no
 from virtsnap.domain_xml.templates import Element
 
@@ -31,6 +31,8 @@ def _timeout(value: str) -> str:
     return number_between(-1, 65535)(value)
 
 
+# The files of a direct boot: option and element have the same name. <shim> is in the schema of 11.3.
+KERNEL_FILES: Mapping[str, Version] = {"kernel": (0, 0), "initrd": (0, 0), "shim": (11, 3), "dtb": (0, 0)}
 MENU: tuple[Key, ...] = (
     Key(key="menu", hole="bootmenu", read=yes_no),
     Key(key="splash-time", hole="bootmenu_timeout_ms", read=number_up_to(65535)),
@@ -44,17 +46,20 @@ TABLES = (
 
 
 def convert_kernel(draft: Draft) -> None:
-    """Write the kernel that QEMU loads itself, with its initrd, command line and device tree."""
-    for group, hole in (("kernel", "kernel"), ("initrd", "initrd"), ("dtb", "dtb")):
+    """Write the kernel that QEMU loads itself, with its initrd, shim, command line and device tree."""
+    for group, since in KERNEL_FILES.items():
         for word in draft.group(group):
+            if not draft.knows(since):
+                word.note(f"<{group}> is for libvirt {'.'.join(map(str, since))} and later")
+                continue
             path = word.take_read(group, draft.absolute)
             if path:
-                draft.head.put("os", {hole: path}, word)
+                draft.head.put("os", {group: path}, word)
     for word in draft.group("append"):
         draft.head.put("os", {"cmdline": word.take("append")}, word)
     if draft.head.get("os", "kernel") is None:
-        # Without a kernel QEMU refuses both (qemu_validate_options() in vl.c).
-        draft.head.put("os", {"initrd": None, "cmdline": None})
+        # Without a kernel QEMU refuses the first two (qemu_validate_options() in vl.c), libvirt the last.
+        draft.head.put("os", {"initrd": None, "cmdline": None, "shim": None})
 
 
 def convert_boot(draft: Draft) -> None:

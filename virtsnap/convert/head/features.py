@@ -144,8 +144,6 @@ def _convert_usual(draft: Draft, word: Word) -> None:
         word.take_read("highmem", on_only)
     if word.has("nvdimm") and any(True for _ in draft.devices_of(("nvdimm",))):
         word.take_read("nvdimm", on_only)
-    if word.has("hmat") and any((numa.peek("type") or "").startswith("hmat") for numa in draft.group("numa")):
-        word.take_read("hmat", on_only)
 
 
 def _acpi_wanted(draft: Draft) -> bool:

@@ -24,13 +24,13 @@ TEMPLATES = ("memoryBacking", "os", "features", "cpu", "clock", "pm", "keywrap",
 ORDER: Mapping[str, tuple[str, ...]] = {
     "domain": (
         "name", "uuid", "genid", "title", "description", "metadata", "maxMemory", "memory", "currentMemory",
-        "memtune", "memoryBacking", "vcpu", "vcpus", "iothreads", "iothreadids", "cputune", "numatune", "sysinfo",
-        "os", "features", "cpu", "clock", "on_poweroff", "on_reboot", "on_crash", "pm", "throttlegroups",
-        "devices", "seclabel", "keywrap", "launchSecurity",
+        "memtune", "memoryBacking", "vcpu", "vcpus", "iothreads", "iothreadids", "defaultiothread", "cputune",
+        "numatune", "sysinfo", "os", "features", "cpu", "clock", "on_poweroff", "on_reboot", "on_crash", "pm",
+        "throttlegroups", "devices", "seclabel", "keywrap", "launchSecurity",
     ),
     "os": (
-        "type", "firmware", "loader", "nvram", "kernel", "initrd", "cmdline", "dtb", "acpi", "boot", "bootmenu",
-        "bios", "smbios",
+        "type", "firmware", "loader", "nvram", "kernel", "initrd", "cmdline", "shim", "dtb", "acpi", "boot",
+        "bootmenu", "bios", "smbios",
     ),
     "memoryBacking": (
         "hugepages", "nosharepages", "locked", "source", "access", "allocation", "discard",

@@ -1,4 +1,7 @@
-"""-object iothread becomes <iothreads>; libvirt numbers them, and calls number N `iothreadN`."""
+"""-object iothread becomes <iothreads>, -object main-loop <defaultiothread>.
+
+libvirt numbers its iothreads, and calls number N `iothreadN`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 
 from lxml import etree
 
+from virtsnap.convert.claims import Claims, Options
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, read_keys
@@ -19,7 +23,13 @@ KEYS: tuple[Key, ...] = (
     Key(key="thread-pool-min", hole="thread_pool_min", read=number, since=(8, 5)),
     Key(key="thread-pool-max", hole="thread_pool_max", read=number, since=(8, 5)),
 )
-TABLES = (Table(group="object", keys=KEYS, selector=("qom-type", "iothread")),)
+# QEMU's own loop, which serves the devices that have no iothread; libvirt has its threads, not its batches.
+MAIN_LOOP_KEYS: tuple[Key, ...] = tuple(key for key in KEYS if key.key.startswith("thread-pool-"))
+MAIN_LOOP_SINCE = (8, 5)
+TABLES = (
+    Table(group="object", keys=KEYS, selector=("qom-type", "iothread")),
+    Table(group="object", keys=MAIN_LOOP_KEYS, selector=("qom-type", "main-loop")),
+)
 
 
 def _numbers(draft: Draft) -> dict[str, int]:
@@ -69,3 +79,30 @@ def convert_iothreads(draft: Draft) -> None:
         draft.devices.addprevious(ids)
     for word, element in zip(words, ids, strict=True):
         word.land(count if plain else element)
+
+
+def convert_main_loop(draft: Draft) -> None:
+    """Write <defaultiothread> for -object main-loop; it stays QEMU's where it says more than libvirt has."""
+    for word in draft.group("object"):
+        if word.peek("qom-type") != "main-loop":
+            continue
+        claims = Claims()
+        options = Options.of_word(word, claims)
+        try:
+            if not draft.knows(MAIN_LOOP_SINCE):
+                raise NotSayable("<defaultiothread> came with libvirt 8.5")
+            holes = options.read(MAIN_LOOP_KEYS, draft.target)
+            options.take("qom-type")
+            options.take("id", Outcome.IMPLIED)
+            left = ", ".join(entry.key for entry in options.left())
+            if left:
+                raise NotSayable(f"libvirt has no word for {left} of the main loop")
+        except NotSayable as exc:
+            word.note(str(exc))
+            continue
+        if not holes:
+            word.claim_rest(Outcome.IMPLIED, "QEMU always has its main loop")
+            continue
+        element = draft.fill("defaultiothread", holes)
+        draft.devices.addprevious(element)
+        claims.commit(element)

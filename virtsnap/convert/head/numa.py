@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lxml import etree
 
 from virtsnap.convert.draft import Draft
+from virtsnap.convert.head.features import on_only
 from virtsnap.convert.head.memory import BACKENDS, KIB, Backing, put_backing, ranges, read_backing
 from virtsnap.convert.head.topology import LEVELS, read_topology
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
@@ -62,12 +64,17 @@ def convert_numa(draft: Draft) -> None:
     _share_memory(draft, cells)
     _place_cpus(draft, words, cells)
     backings = [cell.backing or Backing() for _, cell in sorted(cells.items())]
+    elements: dict[str, Element] = {}
     for at, cell in sorted(cells.items()):
         element = _write_cell(draft, cell, backings)
         for word in words:
             _write_distance(word, at, element)
             _write_cache(word, at, element)
-    _write_interconnects(draft, words)
+        elements[str(at)] = element
+    _write_interconnects(draft, words, elements)
+    if any(word.elements for word in words if (word.peek("type") or "").startswith("hmat")):
+        for word in draft.group("machine"):
+            word.take_read("hmat", on_only)  # libvirt switches it on with these
     if any(cell.backing for cell in cells.values()):
         put_backing(draft, backings)
         for at, backing in enumerate(backings):
@@ -222,7 +229,15 @@ def _write_cache(word: Word, number: int, cell: Element) -> None:
     word.land(cache)
 
 
-def _write_interconnects(draft: Draft, words: list[Word]) -> None:
+def _has_ends(cells: Mapping[str, Element], ends: Mapping[str, str], level: str | None) -> bool:
+    """Tell whether libvirt takes a way between two nodes: virDomainNumaDefValidate() in its numa_conf.c."""
+    initiator, target = cells.get(ends["initiator"]), cells.get(ends["target"])
+    if initiator is None or target is None or initiator.get("cpus") is None:
+        return False
+    return level is None or any(cache.get("level") == level for cache in target.iterfind("cache"))
+
+
+def _write_interconnects(draft: Draft, words: list[Word], cells: Mapping[str, Element]) -> None:
     for word in words:
         kind, _, what = (word.peek("data-type") or "").rpartition("-")
         if word.peek("type") != "hmat-lb" or what not in ("latency", "bandwidth"):
@@ -230,8 +245,11 @@ def _write_interconnects(draft: Draft, words: list[Word]) -> None:
         if kind not in ("access", "read", "write") or word.peek("hierarchy") not in HIERARCHY:
             continue
         ends = {key: str(_number(word, key)) for key in ("initiator", "target")}
-        element = etree.Element(what, ends)
         level = HIERARCHY[word.peek("hierarchy") or ""]
+        if not _has_ends(cells, ends, level):
+            word.note("libvirt wants an initiator with CPUs, and a target that has the cache")
+            continue
+        element = etree.Element(what, ends)
         if level is not None:
             element.set("cache", level)
         element.set("type", kind)

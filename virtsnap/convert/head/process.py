@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lxml import etree
+
 from virtsnap.command_line.options import UNKNOWN
-from virtsnap.convert.draft import Draft
+from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
 from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
@@ -96,7 +98,19 @@ ACTION: tuple[Key, ...] = (
     Key(key="shutdown", hole=None, outcome=Outcome.SUBSTITUTED, note="<on_poweroff> decides what follows"),
 )
 
+# What QEMU does about interfaces that are to go away: taken from libvirt (deprecated-input), and told to it
+# (deprecated-output). Source: qemuBuildCompatDeprecatedCommandLine() in libvirt's qemu_command.c.
+COMPAT: Mapping[tuple[str, str], str] = {
+    ("accept", "accept"): "none", ("accept", "hide"): "omit", ("reject", "hide"): "reject",
+    ("crash", "hide"): "crash",
+}
+COMPAT_KEYS: tuple[Key, ...] = (
+    Key(key="deprecated-input", hole="behavior"), Key(key="deprecated-output", hole="behavior"),
+)
+COMPAT_SINCE = (7, 3)
+
 TABLES = (
+    Table(group="compat", keys=COMPAT_KEYS),
     Table(group="sandbox", keys=SANDBOX),
     Table(group="msg", keys=MESSAGES),
     Table(group="name", keys=(Key(key="guest", hole="name"), *NAME)),
@@ -121,6 +135,23 @@ def convert_process(draft: Draft) -> None:
         _convert_sandbox(word)
     for word in draft.group("overcommit"):
         word.take_read("cpu-pm", _off)
+    _convert_compat(draft)
+
+
+def _convert_compat(draft: Draft) -> None:
+    """Write <qemu:deprecation>; what it cannot say goes to QEMU, for which the last -compat counts."""
+    words = draft.group("compat")
+    for word in words:
+        policy = tuple(word.peek(key.key) or "accept" for key in COMPAT_KEYS)
+        behavior = COMPAT.get((policy[0], policy[1]))
+        known = all(item.key in {key.key for key in COMPAT_KEYS} for item in word.properties)
+        if len(words) > 1 or not known or behavior is None or not draft.knows(COMPAT_SINCE):
+            word.note("<qemu:deprecation> says none, omit, reject or crash, from libvirt 7.3 on")
+            continue
+        tag = f"{{{QEMU_NAMESPACE}}}deprecation"
+        element = etree.SubElement(draft.root, tag, behavior=behavior, nsmap={"qemu": QEMU_NAMESPACE})
+        word.claim_rest(Outcome.MAPPED)
+        word.land(element)
 
 
 def _off(value: str) -> str | None:

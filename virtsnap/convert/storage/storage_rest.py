@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import settle_boot_order
-from virtsnap.convert.head.iothreads import convert_iothreads
+from virtsnap.convert.head.iothreads import convert_iothreads, convert_main_loop
 from virtsnap.convert.ledger import Outcome
 from virtsnap.convert.storage.disk_secrets import convert_master_key
 from virtsnap.convert.storage.disk_targets import name_targets
@@ -20,6 +20,7 @@ def finish_storage(draft: Draft) -> None:
     name_targets(draft)
     convert_throttle_groups(draft)
     convert_iothreads(draft)
+    convert_main_loop(draft)
     convert_master_key(draft)
     settle_boot_order(draft)
     for word in draft.group("iscsi"):
