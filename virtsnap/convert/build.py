@@ -9,9 +9,10 @@ from lxml import etree
 from virtsnap.convert.buses.ccw import CcwDevices
 from virtsnap.convert.buses.pci_keys import settle_rom
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys
+from virtsnap.convert.rows import read_keys
 from virtsnap.convert.values import hexadecimal
 from virtsnap.domain_xml.templates import Element
 

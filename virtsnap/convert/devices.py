@@ -11,11 +11,12 @@ from types import ModuleType
 
 import virtsnap.convert
 from virtsnap.convert.build import build_device, bus_of
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Word
 from virtsnap.convert.network.nics import unknown_card
 from virtsnap.convert.passed.qemu_only import WITH_PCI_FUNCTION, bus_of_unknown
-from virtsnap.convert.rows import Bus, DeviceRow, Table
+from virtsnap.convert.rows import Table
 from virtsnap.convert.storage.disk_places import keep_scsi_place
 
 # Devices on a SCSI bus, each of which has an id there.

@@ -14,7 +14,7 @@ from virtsnap.command_line.options import CommandLine
 from virtsnap.convert.buses.controllers import Controllers
 from virtsnap.convert.buses.pci import PciTopology
 from virtsnap.convert.buses.usb_ports import UsbPorts
-from virtsnap.convert.head.head import Head
+from virtsnap.convert.head.head import Head, child_at
 from virtsnap.convert.head.machines import Machine
 from virtsnap.convert.ledger import Word, words_of
 from virtsnap.convert.rows import Version
@@ -123,11 +123,7 @@ class Draft:
 
     def child(self, path: str) -> Element:
         """Give the element at a path below the domain (`features/acpi`), making what is missing."""
-        here = self.root
-        for tag in path.split("/"):
-            found = here.find(tag)
-            here = etree.SubElement(here, tag) if found is None else found
-        return here
+        return child_at(self.root, path)
 
     def knows(self, since: Version) -> bool:
         """Tell whether the libvirt that this is written for has what came with a version."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from virtsnap.command_line.options import Option, parse_options
 from virtsnap.convert.conversion import convert_command_line
+from virtsnap.convert.device_row import Bus
 from virtsnap.convert.devices import device_rows, tables
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, Key, Version
+from virtsnap.convert.rows import Key, Version
 from virtsnap.domain_xml.templates import Templates
 from virtsnap.errors import CommandLineError, UsageError
 

@@ -1,4 +1,4 @@
-"""The tables of the converter: a row for each key of QEMU, a row for each device.
+"""The tables of the converter: a row for each key of QEMU. Those for each device are in `device_row`.
 
 A row is the single source of what is supported: it converts, it is what
 `--explain` prints, and a test asserts that a golden case hits it. To support
@@ -8,16 +8,11 @@ and a golden case; the three share the hole's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.values import fits_one_line, same
-
-if TYPE_CHECKING:
-    from virtsnap.convert.draft import Draft
 
 Version = tuple[int, int]
 
@@ -50,47 +45,6 @@ class Key:
         if text is not None and not fits_one_line(text):
             raise NotSayable("it has a line break")
         return text
-
-
-class Bus(Enum):
-    """Where a device sits, so which <address> it gets."""
-
-    NONE = "none"
-    PCI = "pci"
-    CCW = "ccw"
-    MMIO = "virtio-mmio"
-    USB = "usb"
-    VIRTIO_SERIAL = "virtio-serial"
-    CCID = "ccid"
-    ISA = "isa"
-    SPAPR_VIO = "spapr-vio"
-    DIMM = "dimm"
-    DRIVE = "drive"
-
-
-Build = Callable[["Draft", Word, "DeviceRow"], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceRow:
-    """One kind of device.
-
-    `drivers` are QEMU's names. `template` is filled with the constant `holes`
-    and with what `keys` read. `build` replaces the plain way (fill, append,
-    address) where a row alone cannot say it. `since` is the first libvirt that
-    has the device at all: before it, the device is passed through. `build` may raise NotSayable as long
-    as it has claimed nothing: the device then is passed through, too. `once` marks a
-    device of which libvirt has one at most: a second one is passed through.
-    """
-
-    drivers: tuple[str, ...]
-    template: str
-    bus: Bus
-    holes: Mapping[str, str] = field(default_factory=dict)
-    keys: tuple[Key, ...] = ()
-    build: Build | None = None
-    since: Version = (0, 0)
-    once: bool = False
 
 
 def read_keys(word: Word, keys: Sequence[Key], target: Version) -> dict[str, str | None]:

@@ -10,9 +10,10 @@ from lxml import etree
 
 from virtsnap.convert.build import bus_of
 from virtsnap.convert.buses.pci import SLOTS
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Version, read_keys
+from virtsnap.convert.rows import Key, Version, read_keys
 from virtsnap.convert.values import number, on_off, parse_number, size_in
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from virtsnap.convert.buses.plugging import Plugged
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
+from virtsnap.convert.rows import Key, read_keys
 from virtsnap.convert.values import number
 from virtsnap.domain_xml.templates import Element
 

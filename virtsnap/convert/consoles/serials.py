@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.consoles.chardevs import can_have, find_chardev, put_chardev, read_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.machines import ARM, MachineFamily
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Version, read_keys
+from virtsnap.convert.rows import Key, Version, read_keys
 from virtsnap.convert.values import number_up_to
 from virtsnap.domain_xml.templates import Element
 

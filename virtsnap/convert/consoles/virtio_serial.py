@@ -13,9 +13,10 @@ from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.controllers import Controller
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS, read_virtio_model
 from virtsnap.convert.consoles.chardevs import can_have, find_chardev, put_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, virtio
+from virtsnap.convert.rows import Key, virtio
 from virtsnap.convert.values import number_up_to
 
 TYPE = "virtio-serial"

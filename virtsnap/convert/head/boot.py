@@ -15,7 +15,6 @@ from lxml import etree
 
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import loadparm, settle_boot_order
-from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table, Version
 from virtsnap.convert.values import number_between, number_up_to, yes_no
@@ -65,7 +64,7 @@ def convert_kernel(draft: Draft) -> None:
 def convert_boot(draft: Draft) -> None:
     """Write what is booted, once all devices are there."""
     words = draft.group("boot")
-    put_keys(draft, "os", MENU, words)
+    draft.head.put_keys("os", MENU, words, draft.target)
     if draft.head.get("os", "bootmenu_timeout_ms") and draft.head.get("os", "bootmenu") != "yes":
         # libvirt wants menu=on beside it; without a menu QEMU's timeout is the splash picture's.
         draft.head.put("os", {"bootmenu_timeout_ms": None})

@@ -6,7 +6,6 @@ import re
 from datetime import UTC, datetime
 
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
 from virtsnap.convert.unwritten.environment import value_of
@@ -45,7 +44,7 @@ TABLES = (
 def convert_clock(draft: Draft) -> None:
     """Say where the guest's clock starts; without a word, at UTC as QEMU does."""
     draft.head.put("clock", {"offset": "utc"})
-    put_keys(draft, "clock", RTC, draft.group("rtc"))
+    draft.head.put_keys("clock", RTC, draft.group("rtc"), draft.target)
     for word in draft.group("rtc", "startdate", "localtime"):
         _convert_base(draft, word)
     zone = value_of(draft, "TZ")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from virtsnap.convert.consoles.chardevs import claim_fdset
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.head.topology import max_cpus
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
@@ -105,11 +104,11 @@ ACPI_NEEDS_UEFI = frozenset({"aarch64"})
 def convert_features(draft: Draft) -> None:
     """Read the machine's and the accelerator's switches."""
     machine, accel = draft.group("machine"), draft.group("accel")
-    put_keys(draft, "features", FEATURES, machine)
-    put_keys(draft, "clock", TIMERS, machine)
-    put_keys(draft, "memoryBacking", MEMORY, machine)
-    put_keys(draft, "keywrap", KEYWRAP, machine)
-    put_keys(draft, "features", ACCEL, accel)
+    draft.head.put_keys("features", FEATURES, machine, draft.target)
+    draft.head.put_keys("clock", TIMERS, machine, draft.target)
+    draft.head.put_keys("memoryBacking", MEMORY, machine, draft.target)
+    draft.head.put_keys("keywrap", KEYWRAP, machine, draft.target)
+    draft.head.put_keys("features", ACCEL, accel, draft.target)
     if draft.head.get("features", "kvm_dirty_ring_size"):
         draft.head.put("features", {"kvm_dirty_ring": "on"})
     _convert_host_side(draft, accel)

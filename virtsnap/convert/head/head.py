@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+
+from lxml import etree
 
 from virtsnap.convert.ledger import Word
-from virtsnap.convert.rows import Key, read_keys
-from virtsnap.domain_xml.templates import Element
-
-if TYPE_CHECKING:
-    from virtsnap.convert.draft import Draft
+from virtsnap.convert.rows import Key, Version, read_keys
+from virtsnap.domain_xml.templates import Element, Templates
 
 TEMPLATES = ("memoryBacking", "os", "features", "cpu", "clock", "pm", "keywrap", "lifecycle")
 
@@ -66,38 +64,45 @@ class Head:
         """Give what a hole holds so far."""
         return self._holes.get(template, {}).get(hole)
 
-    def write(self, draft: Draft) -> None:
+    def put_keys(self, template: str, keys: Iterable[Key], words: Iterable[Word], target: Version) -> None:
+        """Read a table of keys from words of one group, in order, into the holes of one template."""
+        rows = tuple(keys)
+        for word in words:
+            self.put(template, read_keys(word, rows, target), word)
+
+    def finish(self, root: Element, templates: Templates) -> None:
+        """Write what the subjects have put into the domain, and bring all children into libvirt's order."""
+        self._write(root, templates)
+        for element in [root, *root.iter("os", "memoryBacking", "cpu", "numa", "sysinfo")]:
+            order = ORDER.get(str(element.tag))
+            if order is None or element.getparent() not in (None, root, root.find("cpu")):
+                continue
+            rank = {tag: number for number, tag in enumerate(order)}
+            element[:] = sorted(element, key=lambda child: rank.get(str(child.tag), len(rank)))
+
+    def _write(self, root: Element, templates: Templates) -> None:
         """Fill the templates and merge them into the domain; every word lands where its value stands."""
         for template in TEMPLATES:
             holes = {name: value for name, value in self._holes.get(template, {}).items() if value is not None}
             if not holes:
                 continue
-            filled = draft.templates.fill(f"head/{template}", holes)
-            target = _merge(draft.root, filled)
-            places = draft.templates.places(f"head/{template}")
+            filled = templates.fill(f"head/{template}", holes)
+            target = _merge(root, filled)
+            places = templates.places(f"head/{template}")
             for name, hole, word in self._said:
                 if name == template:
                     word.land(_at(target, places.get(hole, "")))
         for path, element in self._children:
-            (draft.child(path) if path else draft.root).append(element)
+            child_at(root, path).append(element)
 
 
-def put_keys(draft: Draft, template: str, keys: Iterable[Key], words: Iterable[Word]) -> None:
-    """Read a table of keys from words of one group, in order, into the holes of one template."""
-    rows = tuple(keys)
-    for word in words:
-        draft.head.put(template, read_keys(word, rows, draft.target), word)
-
-
-def finish_head(draft: Draft) -> None:
-    """Write what the subjects have put, and bring all children into libvirt's order."""
-    draft.head.write(draft)
-    for element in [draft.root, *draft.root.iter("os", "memoryBacking", "cpu", "numa", "sysinfo")]:
-        order = ORDER.get(str(element.tag))
-        if order is None or element.getparent() not in (None, draft.root, draft.root.find("cpu")):
-            continue
-        rank = {tag: number for number, tag in enumerate(order)}
-        element[:] = sorted(element, key=lambda child: rank.get(str(child.tag), len(rank)))
+def child_at(root: Element, path: str) -> Element:
+    """Give the element at a path below the domain (`features/acpi`), making what is missing; "" is the domain."""
+    here = root
+    for tag in filter(None, path.split("/")):
+        found = here.find(tag)
+        here = etree.SubElement(here, tag) if found is None else found
+    return here
 
 
 def _merge(root: Element, filled: Element) -> Element:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
+from virtsnap.convert.rows import Key, read_keys
 
 KEPT = "libvirt makes a GUID when the domain is defined and keeps it; QEMU makes one at each start"
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from lxml import etree
 
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.head.topology import MOST
 from virtsnap.convert.ledger import NotSayable, Outcome, Word, refuse
 from virtsnap.convert.rows import Key, Table
@@ -72,8 +71,8 @@ class Backing:
 def convert_memory(draft: Draft) -> None:
     """Write the size of the memory and what it is made of."""
     _convert_size(draft)
-    put_keys(draft, "memoryBacking", OVERCOMMIT, draft.group("overcommit"))
-    put_keys(draft, "memoryBacking", REALTIME, draft.group("realtime"))
+    draft.head.put_keys("memoryBacking", OVERCOMMIT, draft.group("overcommit"), draft.target)
+    draft.head.put_keys("memoryBacking", REALTIME, draft.group("realtime"), draft.target)
     backings: list[Backing] = []
     for word in draft.group("machine"):
         backend = draft.find(word.peek("memory-backend"), "object")

@@ -15,9 +15,10 @@ from lxml import etree
 
 from virtsnap.convert.build import place
 from virtsnap.convert.claims import Claims, Entry, Options
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Version
+from virtsnap.convert.rows import Key, Version
 from virtsnap.convert.values import (
     long_number,
     number,

@@ -12,7 +12,6 @@ from lxml import etree
 
 from virtsnap.command_line.options import UNKNOWN
 from virtsnap.convert.draft import QEMU_NAMESPACE, Draft
-from virtsnap.convert.head.head import put_keys
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table
 from virtsnap.convert.values import on_off, yes_no
@@ -127,10 +126,10 @@ def convert_process(draft: Draft) -> None:
     for word in draft.group("no-reboot"):
         word.claim_rest(Outcome.MAPPED)
         draft.head.put("lifecycle", {"on_reboot": "destroy"}, word)
-    put_keys(draft, "lifecycle", ACTION, draft.group("action"))
-    put_keys(draft, "features", RUN_WITH, draft.group("run-with"))
-    put_keys(draft, "features", MESSAGES, draft.group("msg"))
-    put_keys(draft, "features", NAME, draft.group("name"))
+    draft.head.put_keys("lifecycle", ACTION, draft.group("action"), draft.target)
+    draft.head.put_keys("features", RUN_WITH, draft.group("run-with"), draft.target)
+    draft.head.put_keys("features", MESSAGES, draft.group("msg"), draft.target)
+    draft.head.put_keys("features", NAME, draft.group("name"), draft.target)
     for word in draft.group("sandbox"):
         _convert_sandbox(word)
     for word in draft.group("overcommit"):

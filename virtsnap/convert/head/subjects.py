@@ -24,7 +24,11 @@ from virtsnap.convert.head import (
     topology,
 )
 from virtsnap.convert.head.globals import convert_globals
-from virtsnap.convert.head.head import finish_head
+
+
+def _finish_head(draft: Draft) -> None:
+    draft.head.finish(draft.root, draft.templates)
+
 
 HEAD_SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     process.convert_process,
@@ -44,5 +48,5 @@ FINISHING_SUBJECTS: tuple[Callable[[Draft], None], ...] = (
     boot.convert_boot,
     memory.count_memory_devices,
     firmware_packages.write_features,
-    finish_head,
+    _finish_head,
 )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from virtsnap.command_line.keyval import Property
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.pci import Plugged
+from virtsnap.convert.device_row import Bus
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.machines import ARM
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
@@ -28,7 +29,6 @@ from virtsnap.convert.network.netdevs import (
 )
 from virtsnap.convert.network.nic_keys import mac_address
 from virtsnap.convert.network.nics import MODEL, driver_holes, isa_place, row_of, write_interface
-from virtsnap.convert.rows import Bus
 
 # Names that -nic and -net take for a card, beside those of drivers.
 # Source: nic_model_aliases and pci_nic_models in QEMU's net/net.c and hw/pci/pci.c.

@@ -11,6 +11,7 @@ from virtsnap.command_line.keyval import Property
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.pci_keys import PCI_KEYS, settle_rom
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.network.netdevs import Netdev, read_netdev
@@ -25,7 +26,7 @@ from virtsnap.convert.network.nic_keys import (
     VIRTIO_NET_KEYS,
     mac_address,
 )
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import read_keys, virtio, virtio_model
 from virtsnap.convert.values import own_alias, parse_number, parse_switch
 from virtsnap.domain_xml.templates import Element
 

@@ -6,7 +6,8 @@ their places. Source: `qemu-system-* -device help` of QEMU 7.2, its hw/ for what
 
 from __future__ import annotations
 
-from virtsnap.convert.rows import Bus, virtio
+from virtsnap.convert.device_row import Bus
+from virtsnap.convert.rows import virtio
 
 PCI_DRIVERS = frozenset({
     # storage

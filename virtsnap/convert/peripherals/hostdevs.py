@@ -6,11 +6,12 @@ import re
 
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.pci_keys import PCI_KEYS
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import LOADPARM, boot_order
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.network.nics import teaming_alias
-from virtsnap.convert.rows import Bus, DeviceRow, Key
+from virtsnap.convert.rows import Key
 from virtsnap.convert.values import number_up_to, on_off, parse_number, parse_switch
 
 _PCI_ADDRESS = re.compile(

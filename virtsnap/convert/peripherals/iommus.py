@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from virtsnap.convert.build import build_device
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Table
+from virtsnap.convert.rows import Key, Table
 from virtsnap.convert.values import number, on_off, one_of
 
 INTEL_KEYS = (

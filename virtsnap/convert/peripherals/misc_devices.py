@@ -7,9 +7,10 @@ from virtsnap.convert.buses.pci import Plugged
 from virtsnap.convert.buses.pci_keys import ACPI_KEYS
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
 from virtsnap.convert.consoles.chardevs import can_have, find_chardev, put_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
+from virtsnap.convert.rows import Key, read_keys, virtio
 from virtsnap.convert.values import hexadecimal, number, on_off, only_if, positive, size_in
 
 

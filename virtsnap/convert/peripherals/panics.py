@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
-from virtsnap.convert.rows import Bus, DeviceRow
 
 # The hypervisor's own panic call of a machine family, which libvirt writes
 # down without being asked (qemuDomainDefAddDefaultDevices).

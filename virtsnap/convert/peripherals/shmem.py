@@ -11,9 +11,10 @@ import re
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.pci_keys import ACPI_KEYS
 from virtsnap.convert.consoles.chardevs import find_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key
+from virtsnap.convert.rows import Key
 from virtsnap.convert.values import number, on_off, parse_switch, size_in
 
 PATH = re.compile(r"/dev/shm/(?P<name>[^/]+)")  # noqa: S108

@@ -6,9 +6,9 @@ from lxml import etree
 
 from virtsnap.convert.build import build_device
 from virtsnap.convert.consoles.chardevs import can_have, find_chardev, put_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow
 from virtsnap.convert.values import absolute_path
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from virtsnap.convert.build import build_device
 from virtsnap.convert.consoles.chardevs import FDSET_PATH, Holes, claim_fdset
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Table
+from virtsnap.convert.rows import Key, Table
 
 HOST_CHIP = "/dev/tpm0"
 CANCEL = "libvirt finds the file that cancels a command by the chip's name"

@@ -13,10 +13,11 @@ from lxml import etree
 
 from virtsnap.convert.build import build_device
 from virtsnap.convert.consoles.chardevs import can_have, find_chardev, put_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import boot_order
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key
+from virtsnap.convert.rows import Key
 from virtsnap.domain_xml.templates import Element
 
 _RULE = re.compile(

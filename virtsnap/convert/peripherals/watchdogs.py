@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.pci import Plugged
 from virtsnap.convert.buses.pci_keys import ACPI_KEYS
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Version
+from virtsnap.convert.rows import Version
 from virtsnap.convert.values import FALSE_WORDS
 from virtsnap.domain_xml.templates import Element
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
 from virtsnap.convert.claims import Claims, Options
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Table, virtio
+from virtsnap.convert.rows import Key, Table, virtio
 from virtsnap.convert.values import absolute_path, on_off, one_of
 
 

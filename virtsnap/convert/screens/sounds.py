@@ -14,9 +14,10 @@ from lxml import etree
 from virtsnap.convert.build import build_device
 from virtsnap.convert.buses.pci import Plugged
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
+from virtsnap.convert.device_row import Build, Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Build, Bus, DeviceRow, Key, virtio
+from virtsnap.convert.rows import Key, virtio
 from virtsnap.convert.screens.audio import audio_ids, audio_reference, knows_audio
 from virtsnap.convert.values import number_up_to, yes_no
 

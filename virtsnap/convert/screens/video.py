@@ -16,10 +16,11 @@ from virtsnap.convert.buses.pci import Plugged
 from virtsnap.convert.buses.pci_keys import ACPI_KEYS
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
 from virtsnap.convert.consoles.chardevs import find_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.machines import ARM
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys
+from virtsnap.convert.rows import Key, read_keys
 from virtsnap.convert.values import number_up_to, on_off, size_in, yes_no
 
 

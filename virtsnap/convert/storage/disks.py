@@ -16,11 +16,12 @@ from virtsnap.command_line.keyval import Property
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
 from virtsnap.convert.claims import Claims, Options
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import loadparm
 from virtsnap.convert.head.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
+from virtsnap.convert.rows import read_keys, virtio
 from virtsnap.convert.storage.block_graph import Backend
 from virtsnap.convert.storage.disk_keys import (
     FLOPPY_KEYS,

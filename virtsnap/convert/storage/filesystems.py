@@ -15,11 +15,12 @@ from virtsnap.convert.buses.pci import Plugged
 from virtsnap.convert.buses.pci_keys import ACPI_KEYS
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
 from virtsnap.convert.consoles.chardevs import Holes, can_have, find_chardev, read_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import boot_order
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.passed.passed_paths import absolute_paths
-from virtsnap.convert.rows import Bus, DeviceRow, Key, Table, read_keys, virtio, virtio_model
+from virtsnap.convert.rows import Key, Table, read_keys, virtio, virtio_model
 from virtsnap.convert.values import number, one_of, present_if_on
 
 # libvirt's squash is QEMU's none (qemuBuildFSStr in libvirt's qemu_command.c).

@@ -13,10 +13,11 @@ from pathlib import Path
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
 from virtsnap.convert.claims import Options
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.boot_order import boot_order
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
+from virtsnap.convert.rows import Key, read_keys, virtio
 from virtsnap.convert.storage.block_graph import Backend
 from virtsnap.convert.storage.disk_keys import SHARE
 from virtsnap.convert.storage.disk_places import place_scsi

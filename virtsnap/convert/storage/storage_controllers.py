@@ -7,10 +7,11 @@ from lxml import etree
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.controllers import Controller
 from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS, read_virtio_model
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.iothreads import iothread_number
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, Key, read_keys, virtio
+from virtsnap.convert.rows import Key, read_keys, virtio
 from virtsnap.convert.storage.storage_parts import StorageParts
 from virtsnap.convert.values import hexadecimal, number_up_to, on_off, own_alias
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from virtsnap.convert.build import bus_of, place
 from virtsnap.convert.buses.virtio_keys import read_virtio_model
 from virtsnap.convert.consoles.chardevs import read_chardev
+from virtsnap.convert.device_row import Bus, DeviceRow
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
-from virtsnap.convert.rows import Bus, DeviceRow, read_keys, virtio
+from virtsnap.convert.rows import read_keys, virtio
 from virtsnap.convert.storage.disk_keys import VHOST_USER_BLK_KEYS
 from virtsnap.convert.storage.storage_parts import Disk, StorageParts
 from virtsnap.convert.values import own_alias
