@@ -170,7 +170,7 @@ def _unsayable(draft: Draft, backend: Word, row: Backend) -> bool:
     ):
         return True
     return any(
-        (item.key.rpartition(".")[2] in {"path", "out", "device", "logfile"} and item.value == "/")
+        (item.key.rpartition(".")[2] in PATHS and item.value and draft.in_base(item.value) == "/")
         or (item.key.removeprefix("backend.data.") in SWITCHES_WITHOUT_WORD and item.value not in {"off", ""})
         or (item.key == "backend.data.addr.type" and item.value == "vsock")
         for item in backend.properties
@@ -289,6 +289,9 @@ def _finish_vdagent(draft: Draft, backend: Word, holes: Holes) -> str | None:
 SWITCHES_WITHOUT_WORD = frozenset({
     "abstract", "addr.data.abstract", "websocket", "tn3270", "cid", "addr.data.cid",
 })
+
+# Keys that hold the path of a file, by the last part of their names.
+PATHS = frozenset({"path", "out", "device", "logfile"})
 
 COMMON: tuple[Key, ...] = (
     Key(key="backend", hole=None),

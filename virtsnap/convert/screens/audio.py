@@ -117,6 +117,8 @@ def convert_audio(draft: Draft) -> None:
         word.claim("driver", Outcome.MAPPED)
         holes = read_keys(word, (*KEYS, *driver.keys), draft.target)
         _say_defaults(holes)
+        if driver.type == "file" and holes.get("path"):
+            holes["path"] = draft.in_base(holes["path"] or "")
         if driver.type == "sdl":
             sound = value_of(draft, "SDL_AUDIODRIVER")
             holes["driver"] = SDL_SOUND.get(sound or "")
