@@ -71,7 +71,7 @@ def test_all_engines_are_compared_and_the_quick_ones_looked_at_further() -> None
     size, small = Size(memory_mib=2048, resident_mib=512), Size(memory_mib=256, resident_mib=64)
     found = plan_scenarios(ROWS, size=size, rounds=5, sizes=[small], cycles=100, parallel=(1, 4), small=small)
     assert [(scenario.name, scenario.cycles, scenario.vms) for scenario in found] == [
-        ("engines", 5, 1), ("sizes", 3, 1), ("cycles", 100, 1), ("parallel", 2, 1), ("parallel", 1, 4),
+        ("engines", 5, 1), ("sizes", 5, 1), ("cycles", 100, 1), ("parallel", 2, 1), ("parallel", 1, 4),
     ]
     assert names(found[0].engines) == names(tuple(ROWS))
     assert "internal-virsh" not in names(found[1].engines)

@@ -86,7 +86,7 @@ def plan_scenarios(
     deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
     found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
     found += [
-        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=max(2, rounds - 2)) for each in sizes
+        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds) for each in sizes
     ]
     if cycles:
         found.append(
