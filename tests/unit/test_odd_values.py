@@ -20,7 +20,7 @@ from virtsnap.errors import TemplateError, UsageError
 
 # In JSON, the last two are written as escapes: argv itself cannot hold them.
 BREAKS = ("\n", "\r", "\x01", "\ud800")
-ODD = ("", "-1", "99999999999999999999", "/", "é b", "zz", "0x5", "1.5", "on", "<", "\t")
+ODD = ("", "-1", "99999999999999999999", "/", "é b", "zz", "0x5", "1.5", "on", "<", "\t", "¹", "٣", "+1", "1_0")
 
 FLAT_VALUE = re.compile(r"(?:(?!,).|,,)+", re.DOTALL)
 JSON_TEXT = re.compile(r'(?<=[:\[ ])"((?:[^"\\]|\\.)*)"(?=[,}\] ]|$)')

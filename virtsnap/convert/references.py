@@ -16,7 +16,7 @@ from virtsnap.convert.unwritten.readconfig import unread_configs
 from virtsnap.errors import CommandLineError
 
 # Source: drive_new() in QEMU's blockdev.c.
-AUTOMATIC_DRIVE = re.compile(r"(?:ide|scsi|none|virtio|floppy|pflash|mtd|sd|xen)\d+(?:-(?:hd|cd)\d+)?")
+AUTOMATIC_DRIVE = re.compile(r"(?:ide|scsi|none|virtio|floppy|pflash|mtd|sd|xen)[0-9]+(?:-(?:hd|cd)[0-9]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,11 @@ from virtsnap.convert.ledger import NotSayable
 from virtsnap.domain_xml.templates import writable
 
 _SUFFIXES = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
-_SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)(?P<suffix>[bkmgtpeBKMGTPE]?)(?:i?[bB])?")
+_SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?)(?P<suffix>[bkmgtpeBKMGTPE]?)(?:i?[bB])?")
 UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # What a dot of libxml2's patterns does not stand for (xmlRegexp.c); all of the schema's paths are made of dots.
 _LINE_BREAK = re.compile(r"[\n\r]")
+_NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|[0-9]+)")
 TRUE_WORDS = frozenset({"on", "yes", "true", "y"})
 FALSE_WORDS = frozenset({"off", "no", "false", "n"})
 
@@ -50,8 +51,15 @@ def parse_size_bytes(text: str, *, default_suffix: str = "") -> int:
 
 def parse_number(text: str) -> int:
     """Read a number in QEMU's notation (decimal, or 0x…); raises ValueError."""
-    text = text.strip()
-    return int(text, 16) if text.lower().startswith(("0x", "-0x")) else int(text, 10)
+    text = text.lstrip()
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is not a number")
+    return int(text, 16 if "x" in text.lower() else 10)
+
+
+def is_digits(text: str) -> bool:
+    """Tell whether a text is a number in plain digits; str.isdigit() takes those of every script."""
+    return text.isascii() and text.isdigit()
 
 
 def parse_switch(text: str) -> bool:

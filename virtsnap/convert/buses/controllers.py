@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from virtsnap.convert.values import is_digits
 from virtsnap.domain_xml.templates import Element
 
 # How libvirt names the qdev of controller N, per type: needed where a device
@@ -56,7 +57,7 @@ class Controllers:
         """Add a controller; its index comes from an id such as `scsi1`, else it is the next free one."""
         used = {controller.index for controller in self.all if controller.type == type_}
         if index is None and qemu_id is not None:
-            found = re.fullmatch(re.escape(type_) + r"(\d{0,3})", qemu_id)
+            found = re.fullmatch(re.escape(type_) + r"([0-9]{0,3})", qemu_id)
             index = int(found.group(1) or 0) if found else None
             if index is not None and not self._reaches(type_, index):
                 index = None
@@ -90,5 +91,5 @@ class Controllers:
         name, _, number = bus.rpartition(".")
         for controller in candidates:
             if controller.qemu_id and controller.qemu_id in {name, bus}:
-                return controller, int(number) if name == controller.qemu_id and number.isdigit() else 0
+                return controller, int(number) if name == controller.qemu_id and is_digits(number) else 0
         return None

@@ -89,7 +89,7 @@ def _build_bridge(draft: Draft, word: Word, row: DeviceRow) -> None:
                 word.claim(key, Outcome.IMPLIED)
     draft.add(element, word)
     parent = draft.pci.add(word, element) if bus_of(row, driver, draft) is Bus.PCI else None
-    found = re.fullmatch(r"pci\.(\d{1,4})", id_ or "")
+    found = re.fullmatch(r"pci\.([0-9]{1,4})", id_ or "")
     model = row.holes["model"]
     draft.pci.add_bus(
         id_ or f"{driver}@{draft.words.index(word)}", element, parent, index=int(found[1]) if found else None,

@@ -153,7 +153,7 @@ def _imply(draft: Draft, *argument: str) -> Word:
 
 def _convert_host(draft: Draft, word: Word, text: str) -> None:
     """-usbdevice host:BUS.ADDR or host:VENDOR:PRODUCT, the first in decimal, the second in hexadecimal."""
-    place = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", text)
+    place = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", text)
     product = re.fullmatch(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})", text)
     holes: dict[str, str | None] = {}
     if place is not None:

@@ -23,7 +23,7 @@ from virtsnap.domain_xml.templates import Element
 
 HUB_PORTS = 8
 # Ports of hubs within hubs, to the depth that USB has room for and libvirt's schema too (usbPort).
-_PORT = re.compile(r"[1-9]\d{0,2}(?:\.[1-9]\d{0,2}){0,3}")
+_PORT = re.compile(r"[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,3}")
 AUTOMATIC_NAME = "usb-bus"
 
 

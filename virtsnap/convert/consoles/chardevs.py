@@ -17,7 +17,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, Version, read_keys
 from virtsnap.convert.unwritten.readconfig import unread_configs
-from virtsnap.convert.values import number_up_to, on_off, one_line, one_of, yes_no
+from virtsnap.convert.values import is_digits, number_up_to, on_off, one_line, one_of, yes_no
 from virtsnap.domain_xml.templates import Element
 from virtsnap.errors import CommandLineError
 
@@ -30,8 +30,8 @@ DBUS_SINCE: Version = (8, 4)
 ANY_ADDRESS, OWN_ADDRESS = "0.0.0.0", "127.0.0.1"  # noqa: S104
 
 # Descriptors of the process that starts QEMU; behind these names libvirt's QEMU has others.
-DESCRIPTOR_PATH = re.compile(r"/dev/(?:stdin|stdout|stderr|tty|fd/\d+)|/proc/self/fd/\d+")
-FDSET_PATH = re.compile(r"/dev/fdset/(\d+)")
+DESCRIPTOR_PATH = re.compile(r"/dev/(?:stdin|stdout|stderr|tty|fd/[0-9]+)|/proc/self/fd/[0-9]+")
+FDSET_PATH = re.compile(r"/dev/fdset/([0-9]+)")
 
 PTY_NOTE = "a pseudo terminal instead, which `virsh console` reaches: libvirt's QEMU has no terminal"
 FDSET_NOTE = "libvirt opens the file itself and passes a descriptor"
@@ -311,7 +311,7 @@ COMMON: tuple[Key, ...] = (
 
 def _seconds(value: str) -> str:
     """Give milliseconds as whole seconds."""
-    if not value.isdigit() or int(value) % 1000:
+    if not is_digits(value) or int(value) % 1000:
         raise NotSayable("libvirt counts in whole seconds")
     return str(int(value) // 1000)
 

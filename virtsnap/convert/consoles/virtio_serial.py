@@ -33,7 +33,7 @@ def _build_port(draft: Draft, word: Word, row: DeviceRow) -> None:
     found = draft.controllers.find(word.peek("bus"), TYPE)
     nr = word.peek("nr") or "0"
     # libvirt's schema has two digits for a port
-    if found is None or not re.fullmatch(r"\d\d?", nr) or not can_have(draft, find_chardev(draft, word)):
+    if found is None or not re.fullmatch(r"[0-9][0-9]?", nr) or not can_have(draft, find_chardev(draft, word)):
         return
     controller, bus = found
     console = word.take("driver") == "virtconsole"

@@ -37,7 +37,7 @@ def _numbers(draft: Draft) -> dict[str, int]:
     ids = [word.peek("id") or "" for word in _words(draft)]
     numbers: dict[str, int] = {}
     for id_ in ids:
-        found = re.fullmatch(r"iothread([1-9]\d{0,4})", id_)
+        found = re.fullmatch(r"iothread([1-9][0-9]{0,4})", id_)
         if found:
             numbers[id_] = int(found[1])
     for id_ in ids:

@@ -25,7 +25,7 @@ from virtsnap.errors import CommandLineError
 DOMAIN_TYPES = {"kvm": "kvm", "tcg": "qemu", "hvf": "hvf"}
 # Architectures that came to libvirt late.
 ARCH_SINCE: Mapping[str, Version] = {"loongarch64": (10, 1)}
-MACHINE_TYPE = re.compile(r"[a-zA-Z0-9_.+-]+")
+MACHINE_TYPE = re.compile(r"[a-zA-Z0-9_.-][a-zA-Z0-9_.+-]*")
 KVM_EMULATORS = re.compile(r"(?:qemu-)?kvm(?:-spice)?$")
 
 

@@ -68,13 +68,13 @@ FAMILIES: tuple[MachineFamily, ...] = (
     MachineFamily(name="isapc", pattern=r"isapc", arches=X86, default_nic="ne2k_isa", default_vga="cirrus"),
     MachineFamily(name="xenpv", pattern=r"xenpv", arches=X86),
     MachineFamily(
-        name="pc", pattern=r"pc|pc-i440fx-.*|pc-\d.*|pc\+.*|rhel\d.*|xenfv.*", arches=X86, pci_root="pci.0",
+        name="pc", pattern=r"pc|pc-i440fx-.*|pc-[0-9].*|pc\+.*|rhel[0-9].*|xenfv.*", arches=X86, pci_root="pci.0",
         pci_root_model="pci-root",
         builtin_functions={(0, 0): "host bridge", (1, 0): "ISA bridge", (1, 1): "IDE", (1, 3): "power management"},
         default_nic="e1000", default_vga="std", usb_option_slot=(1, 2),
     ),
     MachineFamily(
-        name="virt", pattern=r"virt|virt-\d.*|virt-rhel.*", arches=ARM | {"riscv32", "riscv64", "loongarch64"},
+        name="virt", pattern=r"virt|virt-[0-9].*|virt-rhel.*", arches=ARM | {"riscv32", "riscv64", "loongarch64"},
         pci_root="pcie.0", pci_root_model="pcie-root", builtin_functions={(0, 0): "host bridge"},
         default_drive_if="virtio", default_nic="virtio-net-pci",
     ),
@@ -107,7 +107,7 @@ class Machine:
     def is_since(self, version: tuple[int, int]) -> bool:
         """Tell whether the machine type is surely of this QEMU version or later; an alias is the newest."""
         bare = self.type.partition("+")[0]
-        found = re.search(r"-(\d+)\.(\d+)$", bare)
+        found = re.search(r"-([0-9]+)\.([0-9]+)$", bare)
         if found is None:
             return bare in {"pc", "q35", "virt", "microvm", "pseries"}
         return (int(found[1]), int(found[2])) >= version

@@ -25,7 +25,7 @@ LIBVIRT_RAM = "/var/lib/libvirt/qemu/ram/"
 # The schema of 9.0 wants <maxMemory slots=…>, that of 11.3 does not.
 SLOTLESS_SINCE = (11, 3)
 HUGE_PATH = re.compile(r"/huge(?:pages?|tlbfs)", re.IGNORECASE)
-HUGE_SIZE = re.compile(r"(?:/|hugepages?-?)(\d+)([kmg])b?(?:/|$)", re.IGNORECASE)
+HUGE_SIZE = re.compile(r"(?:/|hugepages?-?)([0-9]+)([kmg])b?(?:/|$)", re.IGNORECASE)
 POLICIES = {"bind": "strict", "preferred": "preferred", "interleave": "interleave"}
 
 OWN_FOLDER = "libvirt keeps the file in a folder of its own (memory_backing_dir)"
@@ -215,7 +215,7 @@ def read_huge_path(backing: Backing, path: str) -> bool:
 
 
 def _read_policy(backing: Backing, word: Word) -> None:
-    nodes = [item.value for item in word.properties if re.fullmatch(r"host-nodes(\.\d+)?", item.key)]
+    nodes = [item.value for item in word.properties if re.fullmatch(r"host-nodes(\.[0-9]+)?", item.key)]
     policy = POLICIES.get(word.peek("policy") or "")
     if policy is None or not nodes:
         if word.peek("policy") == "default":

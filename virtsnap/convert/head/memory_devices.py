@@ -33,7 +33,7 @@ from virtsnap.convert.values import (
 KIB = 1024
 BACKENDS = frozenset({"memory-backend-ram", "memory-backend-file", "memory-backend-memfd"})
 # The page size in the path of a hugetlbfs mount: /dev/hugepages2M, /mnt/hugepages-1G, hugepages-2048kB.
-HUGE_PATH = re.compile(r"/huge(?:pages|tlbfs)?-?(?P<size>\d+)?(?P<unit>[kmg])?b?(?:/|$)", re.IGNORECASE)
+HUGE_PATH = re.compile(r"/huge(?:pages|tlbfs)?-?(?P<size>[0-9]+)?(?P<unit>[kmg])?b?(?:/|$)", re.IGNORECASE)
 DEFAULT_PAGE_KIB = 2048
 WITH_PATH = frozenset({"nvdimm", "virtio-pmem"})
 POSITION_SINCE: Version = (9, 4)
@@ -98,7 +98,7 @@ def _read_backend(draft: Draft, said: Options, holes: dict[str, str | None], *, 
         raise NotSayable(str(exc)) from exc
     if with_path:
         holes["path"] = draft.absolute(said.take("mem-path") or "")
-    nodes = [entry for entry in said.entries if re.fullmatch(r"host-nodes(\.\d+)?", entry.key)]
+    nodes = [entry for entry in said.entries if re.fullmatch(r"host-nodes(\.[0-9]+)?", entry.key)]
     if nodes:
         _read_nodes(said, nodes, holes, with_path)
     _read_allocation(draft, said, bool(holes.get("page_kib")))

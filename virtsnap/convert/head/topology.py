@@ -46,7 +46,7 @@ def prefers_sockets(machine_type: str) -> bool:
 
     Source: smp_props.prefer_sockets, set for machine versions up to 6.1 (hw/core/machine-smp.c).
     """
-    found = re.search(r"-(rhel)?(\d+)\.(\d+)[^-]*$", machine_type)
+    found = re.search(r"-(rhel)?([0-9]+)\.([0-9]+)[^-]*$", machine_type)
     if found is None:
         return machine_type.startswith("pc-0.")
     version = (int(found[2]), int(found[3]))

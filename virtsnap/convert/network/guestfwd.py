@@ -13,7 +13,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.rows import Key, Table
 
-FORWARD = re.compile(r"tcp:(?P<address>[^:]*):(?P<port>\d+)-chardev:(?P<chardev>.+)")
+FORWARD = re.compile(r"tcp:(?P<address>[^:]*):(?P<port>[0-9]+)-chardev:(?P<chardev>.+)")
 OWN_KEYS = frozenset({"type", "id", "guestfwd", "guestfwd.0.str"})
 
 TABLES = (

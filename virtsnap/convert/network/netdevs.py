@@ -28,10 +28,10 @@ OVERRIDE_SINCE: Version = (8, 2)
 PASST_SINCE: Version = (9, 1)  # 9.0 has it in its schema, and refuses it
 PASST_VHOST_USER_SINCE: Version = (11, 1)
 
-_HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\d{1,5})")
+_HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>[0-9]{1,5})")
 _DEVICE_NAME = re.compile(r"[a-zA-Z0-9_.\-\\:/]{1,15}")
 # Ids that libvirt gives to -netdevs of its own.
-_LIBVIRTS_ID = re.compile(r"host(?:net\d|ua-).*")
+_LIBVIRTS_ID = re.compile(r"host(?:net[0-9]|ua-).*")
 # Where passt puts its socket: /tmp/passt_1.socket, or libvirt's folder for it.
 _PASST_PATH = re.compile(r".*/passt[/_].*")
 # QEMU's default scripts (DEFAULT_NETWORK_SCRIPT in its include/net/net.h).

@@ -8,7 +8,7 @@ from virtsnap.convert.buses.virtio_keys import VIRTIO_KEYS
 from virtsnap.convert.head.boot_order import LOADPARM, boot_order
 from virtsnap.convert.ledger import NotSayable
 from virtsnap.convert.rows import Key
-from virtsnap.convert.values import hexadecimal, number, on_off
+from virtsnap.convert.values import hexadecimal, is_digits, number, on_off
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-])(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}")
 
@@ -25,7 +25,7 @@ def mac_address(value: str) -> str:
 
 def _queue_size(value: str) -> str:
     size = number(value)
-    if not size.isdigit() or not 1 <= int(size) <= 65535:
+    if not is_digits(size) or not 1 <= int(size) <= 65535:
         raise NotSayable(f"{value} is no size of a queue")
     return size
 
@@ -38,7 +38,7 @@ def _tx(value: str) -> str:
 
 def _mtu(value: str) -> str:
     size = number(value)
-    if not size.isdigit() or int(size) > 65535:
+    if not is_digits(size) or int(size) > 65535:
         raise NotSayable(f"{value} is no MTU")
     return size
 

@@ -21,13 +21,13 @@ from virtsnap.convert.ledger import Outcome, Word
 from virtsnap.convert.passed.passed_paths import absolute_paths
 from virtsnap.convert.passed.passed_places import place_of
 from virtsnap.convert.unwritten.environment import passed_environment
-from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, parse_size_bytes
+from virtsnap.convert.values import FALSE_WORDS, TRUE_WORDS, is_digits, parse_size_bytes
 from virtsnap.domain_xml.templates import Element
 
 QEMU = f"{{{QEMU_NAMESPACE}}}"
 
 # Buses that the machine itself brings: they are there before any -device.
-BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.\d+|main-system-bus")
+BUILT_IN_BUS = re.compile(r"(?:pci|pcie|isa)\.0|(?:ide|usb-bus)\.[0-9]+|main-system-bus")
 
 # Devices whose port is a number; that of a USB device is a text (`1.2`).
 PCI_PORT = re.compile(r"pcie-root-port|ioh3420|xio3130-downstream|cxl-.*")
@@ -209,9 +209,9 @@ def override_value(item: Property) -> tuple[str, str]:
     if item.key not in STRINGS and item.key not in ON_OFF_AUTO:
         if value.lower() in TRUE_WORDS | FALSE_WORDS and value.lower() not in {"y", "n"}:
             return "bool", "true" if value.lower() in TRUE_WORDS else "false"
-        if value.isdigit():
+        if is_digits(value):
             return "unsigned", value
-        if value.startswith("-") and value[1:].isdigit():
+        if value.startswith("-") and is_digits(value[1:]):
             return "signed", value
         if value.lower().startswith("0x"):
             try:

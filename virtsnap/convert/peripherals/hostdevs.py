@@ -18,7 +18,7 @@ _PCI_ADDRESS = re.compile(
     r"(?:(?P<domain>[0-9a-fA-F]{1,8}):)?(?P<bus>[0-9a-fA-F]{1,2}):(?P<slot>[0-9a-fA-F]{1,2})\.(?P<function>[0-7])"
 )
 _MDEV = re.compile(r".*/(?P<uuid>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})/?")
-_USB_PATH = re.compile(r"/dev/bus/usb/(?P<bus>\d{1,3})/(?P<device>\d{1,3})")
+_USB_PATH = re.compile(r"/dev/bus/usb/(?P<bus>[0-9]{1,3})/(?P<device>[0-9]{1,3})")
 
 BOOT_KEYS = (Key(key="bootindex", hole="boot_order", read=boot_order), LOADPARM)
 MDEV_KEYS = (

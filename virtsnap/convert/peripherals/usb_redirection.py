@@ -21,7 +21,7 @@ from virtsnap.convert.rows import Key
 from virtsnap.domain_xml.templates import Element
 
 _RULE = re.compile(
-    r"(?P<class>-1|0x[0-9a-fA-F]{1,2}|\d{1,3}):(?P<vendor>-1|0x[0-9a-fA-F]{1,4}):(?P<product>-1|0x[0-9a-fA-F]{1,4}):"
+    r"(?P<class>-1|0x[0-9a-fA-F]{1,2}|[0-9]{1,3}):(?P<vendor>-1|0x[0-9a-fA-F]{1,4}):(?P<product>-1|0x[0-9a-fA-F]{1,4}):"
     r"(?P<version>-1|0x[0-9a-fA-F]{1,4}):(?P<allow>[01])"
 )
 

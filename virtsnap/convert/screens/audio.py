@@ -142,7 +142,7 @@ def audio_ids(draft: Draft) -> dict[str, str]:
     """Give libvirt's number for every backend that libvirt has; `audio3` keeps its 3."""
     words = [word for word in draft.group("audiodev", "audio") if _driver(draft, word.peek("driver")) is not None]
     names = [word.peek("id") or "" for word in words]
-    numbers = [re.fullmatch(r"audio([1-9]\d?)", name) for name in names]
+    numbers = [re.fullmatch(r"audio([1-9][0-9]?)", name) for name in names]
     if all(numbers) and len(set(names)) == len(names):
         return {found.group(0): found.group(1) for found in numbers if found}
     return {name: str(index + 1) for index, name in enumerate(names)}

@@ -21,7 +21,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.head.machines import ARM
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, read_keys
-from virtsnap.convert.values import number_up_to, on_off, size_in, yes_no
+from virtsnap.convert.values import is_digits, number_up_to, on_off, size_in, yes_no
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def _build_video(draft: Draft, word: Word, row: DeviceRow) -> None:
     holes["primary"] = "yes" if first or driver in PRIMARY_ONLY else None
     # libvirt has a resolution whole or not at all; half of one is left to <qemu:override>
     sizes = [word.peek("xres"), word.peek("yres")]
-    whole = all(size is not None and size.isdigit() and int(size) <= MOST for size in sizes)
+    whole = all(size is not None and is_digits(size) and int(size) <= MOST for size in sizes)
     keys = row.keys if whole else tuple(key for key in row.keys if key not in RESOLUTION)
     element = draft.fill("video", holes | read_keys(word, keys, draft.target))
     word.claim("id", Outcome.IMPLIED)

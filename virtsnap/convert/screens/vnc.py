@@ -9,7 +9,7 @@ from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import NotSayable, Outcome, Word
 from virtsnap.convert.rows import Key, Table, read_keys
 from virtsnap.convert.screens.audio import audio_reference
-from virtsnap.convert.values import host, one_of, port, yes_no
+from virtsnap.convert.values import host, is_digits, one_of, port, yes_no
 from virtsnap.domain_xml.templates import Element
 
 # Port of display 0, and of its websocket (vnc_display_open() in QEMU's ui/vnc.c).
@@ -108,7 +108,7 @@ def _address(draft: Draft, where: str) -> dict[str, str | None] | None:
         path = draft.absolute(where.removeprefix("unix:"))
         return {"listen_type": "socket", "socket": None if OWN_SOCKET.fullmatch(path) else path}
     name, colon, display = where.rpartition(":")
-    if not colon or not re.fullmatch(r"\d{1,5}", display) or int(display) > MAX_DISPLAY:
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", display) or int(display) > MAX_DISPLAY:
         return None
     # libvirt counts from display 0 on the loopback when it is to find a port by itself.
     if made_by_libvirt(draft) and (name, display) == ("127.0.0.1", "0"):
@@ -123,6 +123,6 @@ def _websocket(value: str, display_port: str | None) -> str | None:
     if value == "on":
         known = display_port is not None and display_port != "-1"
         return str(int(display_port or 0) - BASE_PORT + BASE_WEBSOCKET) if known else "-1"
-    if value.isdigit():
+    if is_digits(value):
         return port(value)
     raise NotSayable("libvirt gives the websocket the address of the display")

@@ -14,12 +14,13 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from virtsnap.command_line.keyval import parse_json
 from virtsnap.convert.ledger import NotSayable
+from virtsnap.convert.values import is_digits
 
 Keys = list[tuple[str, str]]
 
 # Paths that QEMU opens as a device of the host; others below /dev are files in disguise.
 _DEVICE = re.compile(r"/dev/(?!fd/|fdset/|shm/|stdin$|null$|zero$).+")
-_CDROM = re.compile(r"/dev/(?:cdrom\d*|cdrw\d*|dvd\d*|dvdrw\d*|sr\d+|scd\d+)")
+_CDROM = re.compile(r"/dev/(?:cdrom[0-9]*|cdrw[0-9]*|dvd[0-9]*|dvdrw[0-9]*|sr[0-9]+|scd[0-9]+)")
 
 
 def parse_file_name(text: str) -> Keys:
@@ -121,7 +122,7 @@ def _plain(text: str) -> str:
 def _monitors(value: str) -> Keys:
     keys: Keys = []
     for number, monitor in enumerate(filter(None, value.split(";"))):
-        found = re.fullmatch(r"(?:\[(?P<six>[^]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d+))?", monitor)
+        found = re.fullmatch(r"(?:\[(?P<six>[^]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]+))?", monitor)
         if found is None:
             raise NotSayable(f"{monitor!r} is no address of a monitor")
         keys.append((f"server.{number}.host", found["six"] or found["name"]))
@@ -195,7 +196,7 @@ def _fat(text: str) -> Keys:
     rest = text.removeprefix("fat:")
     while found := re.match(r"(floppy|rw|12|16|32):", rest):
         word = found[1]
-        keys.append(("fat-type", word) if word.isdigit() else (word, "on"))
+        keys.append(("fat-type", word) if is_digits(word) else (word, "on"))
         rest = rest[found.end() :]
     return [*keys, ("dir", rest)]
 

@@ -23,6 +23,8 @@ from virtsnap.convert.storage.disk_secrets import passphrase
 from virtsnap.convert.values import (
     FALSE_WORDS,
     generic_name,
+    host,
+    is_digits,
     number,
     one_of,
     only_if,
@@ -192,19 +194,13 @@ def _host(draft: Draft, options: Options, prefix: str, *, default_port: str | No
     if kind not in {"inet", "tcp"}:
         raise NotSayable(f"libvirt has no word for a server of the type {kind}")
     name, found = options.take(start + "host"), options.take(start + "port")
-    name = _host_name(name or "")
+    name = host(name or "")
     return draft.fill("disk_host", {"name": name, "port": port(found) if found else default_port})
-
-
-def _host_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]+", name):
-        raise NotSayable(f"{name!r} is no name of a host")
-    return name
 
 
 def _hosts(draft: Draft, options: Options) -> list[Element]:
     """Read server.0, server.1 …"""
-    found = {int(m[1]) for entry in options.entries if (m := re.match(r"server\.(\d{1,4})\.", entry.key))}
+    found = {int(m[1]) for entry in options.entries if (m := re.match(r"server\.([0-9]{1,4})\.", entry.key))}
     return [_host(draft, options, f"server.{index}") for index in sorted(found)]
 
 
@@ -284,7 +280,7 @@ def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
     target, lun = _needed(options, "target"), options.take("lun") or "0"
     holes["name"] = f"{target}/{lun}"
     portal = _needed(options, "portal")
-    found = re.fullmatch(r"(?:\[(?P<six>[^]]+)\]|(?P<name>[^:]+))(?::(?P<port>\d+))?(?:,\d+)?", portal)
+    found = re.fullmatch(r"(?:\[(?P<six>[^]]+)\]|(?P<name>[^:]+))(?::(?P<port>[0-9]+))?(?:,[0-9]+)?", portal)
     if found is None:
         raise NotSayable(f"{portal!r} is no iSCSI portal")
     user = options.take("user")
@@ -300,7 +296,7 @@ def _iscsi(draft: Draft, options: Options, holes: Holes) -> list[Element]:
         holes |= {"user": user, "auth_type": "iscsi", "auth_usage": usage}
     if "initiator" not in holes:
         holes["initiator"] = _initiator(draft, options)
-    name = _host_name(found["six"] or found["name"])
+    name = host(found["six"] or found["name"])
     return [draft.fill("disk_host", {"name": name, "port": port(found["port"] or "3260")})]
 
 
@@ -374,7 +370,7 @@ def _sheepdog(draft: Draft, options: Options, holes: Holes) -> list[Element]:
 def _nfs(draft: Draft, options: Options, holes: Holes) -> list[Element]:
     holes["name"] = _needed(options, "path")
     options.take("server.type")
-    children = [draft.fill("disk_host", {"name": _host_name(_needed(options, "server.host"))})]
+    children = [draft.fill("disk_host", {"name": host(_needed(options, "server.host"))})]
     if not (options.has("user") or options.has("group")) and not draft.knows((9, 1)):
         children.append(etree.Element("identity"))  # the schema of 9.0 does not let it be left out
     return children
@@ -412,7 +408,7 @@ def _off(value: str) -> str | None:
 
 def _plus(value: str) -> str:
     """Write a numeric user or group as libvirt does; a name stays one."""
-    return generic_name(f"+{value}" if value.isdigit() else value)
+    return generic_name(f"+{value}" if is_digits(value) else value)
 
 
 def _floppy(value: str) -> str | None:

@@ -16,7 +16,7 @@ from virtsnap.convert.storage.storage_parts import Disk, StorageParts
 PREFIXES = {"ide": "hd", "sata": "sd", "scsi": "sd", "usb": "sd", "sd": "sd", "virtio": "vd", "fdc": "fd"}
 # Units on one controller, as libvirt counts names: qemu has no wide SCSI bus there.
 UNITS = {"ide": 4, "sata": 6, "scsi": 7, "fdc": 2}
-_MADE_BY_LIBVIRT = re.compile(r"(?:virtio|usb)-disk(\d{1,4})")
+_MADE_BY_LIBVIRT = re.compile(r"(?:virtio|usb)-disk([0-9]{1,4})")
 
 
 def name_targets(draft: Draft) -> None:

@@ -38,7 +38,7 @@ from virtsnap.convert.storage.disk_places import alias_at, place_ide, place_scsi
 from virtsnap.convert.storage.disk_sources import DiskSource, describe_source
 from virtsnap.convert.storage.storage_parts import Disk, Place, StorageParts
 from virtsnap.convert.storage.throttling import add_filters, read_drive_limits, read_filters
-from virtsnap.convert.values import own_alias, parse_switch
+from virtsnap.convert.values import is_digits, own_alias, parse_switch
 from virtsnap.domain_xml.templates import Element
 
 Holes = dict[str, str | None]
@@ -297,7 +297,7 @@ def _loadparm(word: Word, holes: Holes) -> Holes:
 def _geometry(word: Word, bus: str) -> Holes:
     """Read cylinders, heads and sectors, which libvirt has together or not at all."""
     said = {key: word.peek(key) for key in ("cyls", "heads", "secs")}
-    if any(value is None or not value.isdigit() for value in said.values()) or bus == "usb":
+    if any(value is None or not is_digits(value) for value in said.values()) or bus == "usb":
         return {}
     for key in said:
         word.claim(key, Outcome.MAPPED)

@@ -22,7 +22,8 @@ UNITS_PER_BUS = {"ide": 2, "scsi": 7}
 # in QEMU's hw/, by libvirt's arch (empty: any) and machine type. "none" means that nothing is plugged.
 BOARD_INTERFACES: Sequence[tuple[str, str, str]] = (
     ("x86_64|i686", r"microvm.*", "none"),
-    ("", r"versatile(?:pb|ab)|realview-.*|SS-\d+\w*|LX|SPARC\w+|Voyager|q800|next-cube|B160L|C3700|hppa", "scsi"),
+    ("", r"versatile(?:pb|ab)|realview-.*|SS-[0-9]+\w*|LX|SPARC\w+|Voyager|q800|next-cube|B160L|C3700|hppa",
+     "scsi"),
     ("", r"40p|magnum|pica61|sgi-.*", "scsi"),
     ("", r"raspi.*|orangepi-pc|bpim2u|xlnx-versal-virt|microchip-icicle-kit", "sd"),
     ("", r"malta|fuloong2e|g3beige|mac99|r2d|pegasos2|amigaone|clipper|sun4u|sun4v|sbsa-ref|cubieboard", "ide"),

@@ -24,7 +24,7 @@ from virtsnap.convert.storage.disk_places import place_scsi
 from virtsnap.convert.storage.disk_sources import describe_source
 from virtsnap.convert.storage.disks import drive_address
 from virtsnap.convert.storage.storage_parts import StorageParts
-from virtsnap.convert.values import own_alias
+from virtsnap.convert.values import is_digits, own_alias
 from virtsnap.domain_xml.templates import Element
 
 SYSTEM = Path("/sys/class/scsi_generic")
@@ -33,7 +33,7 @@ BOOT = Key(key="bootindex", hole="boot_order", read=boot_order)
 
 def host_address(path: str, system: Path = SYSTEM) -> tuple[str, ...]:
     """Give (host, bus, target, unit) of /dev/sgN on this host; raises NotSayable where the kernel has none."""
-    found = re.fullmatch(r"/dev/(sg\d+)", path)
+    found = re.fullmatch(r"/dev/(sg[0-9]+)", path)
     if found is None:
         raise NotSayable(f"{path} is no generic SCSI device")
     try:
@@ -41,7 +41,7 @@ def host_address(path: str, system: Path = SYSTEM) -> tuple[str, ...]:
     except OSError as exc:
         raise NotSayable(f"{path} is not on this host, so its SCSI address is unknown") from exc
     numbers = tuple(name.split(":"))
-    if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
+    if len(numbers) != 4 or not all(is_digits(number) for number in numbers):
         raise NotSayable(f"{path} has no SCSI address")
     return numbers
 

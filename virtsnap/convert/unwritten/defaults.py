@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert.draft import Draft
 from virtsnap.convert.ledger import Outcome, Word
+from virtsnap.convert.values import is_digits
 
 VGA_DRIVERS = frozenset({
     "VGA", "isa-vga", "cirrus-vga", "isa-cirrus-vga", "vmware-svga", "qxl-vga", "virtio-vga", "virtio-vga-gl",
@@ -110,7 +111,7 @@ def _sits_at(draft: Draft, word: Word, interface: str | None, index: int) -> boo
     if word.has("bus") or word.has("unit"):
         units = draft.machine.family.drive_units
         bus, unit = word.peek("bus") or "0", word.peek("unit") or "0"
-        return bus.isdigit() and unit.isdigit() and int(bus) * units + int(unit) == index
+        return is_digits(bus) and is_digits(unit) and int(bus) * units + int(unit) == index
     return False
 
 
