@@ -78,7 +78,7 @@ class GuestWithTwo:
     def disagreements(self) -> list[str]:
         """See `tests.host.consistency`."""
         with virtsnap.host.connect(self.guest.uri) as host:
-            return disagreements(host, self.guest.name, beside=self.guest.folder)
+            return disagreements(host, self.guest.name, beside=[self.guest.folder])
 
     def names(self) -> set[str]:
         """Name the snapshots as the runner knows them."""

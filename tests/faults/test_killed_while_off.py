@@ -90,7 +90,7 @@ class OffWithState:
     def disagreements(self) -> list[str]:
         """See `tests.host.consistency`."""
         with virtsnap.host.connect(self.uri) as host:
-            return disagreements(host, self.name, beside=self.folder)
+            return disagreements(host, self.name, beside=[self.folder])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from virtsnap.domain_xml.live import parse_xml, read_disks
@@ -10,12 +11,16 @@ from virtsnap.errors import VirtsnapError
 from virtsnap.host import Host
 from virtsnap.host.chains import read_chain
 from virtsnap.snapshots.names import is_temporary
-from virtsnap.snapshots.observe import observe_catalog
+from virtsnap.snapshots.observe import facts_of, observe_catalog
 from virtsnap.snapshots.preflight import require_loadable
 
 
-def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
-    """Say everything that is not as it has to be between two operations. `beside` holds the domain's folder."""
+def disagreements(host: Host, name: str, *, beside: Iterable[Path]) -> list[str]:
+    """Say everything that is not as it has to be between two operations.
+
+    `beside` are folders in which a folder of the domain's may lie; those that its snapshots name are looked
+    into anyway.
+    """
     domain = host.domain(name)
     found: list[str] = []
     definitions = [("persistent", domain.persistent_xml())]
@@ -31,6 +36,7 @@ def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
     catalog = observe_catalog(domain)
     names = {snapshot.object_name for snapshot in catalog.snapshots}
     needed: set[str] = set()
+    folders = {folder / f"virtsnap-{domain.uuid}" for folder in beside}
     for snapshot in catalog.snapshots:
         if is_temporary(snapshot.object_name):
             found.append(f"{snapshot.object_name}: still has its temporary name")
@@ -41,9 +47,12 @@ def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
         if "urn:virtsnap:lock" in snapshot.xml or "urn:virtsnap:journal" in snapshot.xml:
             found.append(f"{snapshot.name}: a claim or a journal was copied into it")
         if snapshot.facts is not None:
-            needed |= set(snapshot.facts.files)
+            folders.add(Path(snapshot.facts.folder))
+        if not snapshot.is_internal and not snapshot.problem:
             try:
-                require_loadable(host.files, snapshot.facts)
+                facts = facts_of(host.files, snapshot, uuid=domain.uuid)
+                needed |= set(facts.files)
+                require_loadable(host.files, facts)
             except VirtsnapError as exc:
                 found.append(exc.message)
     if sum(snapshot.is_current for snapshot in catalog.snapshots) > 1:
@@ -57,9 +66,15 @@ def disagreements(host: Host, name: str, *, beside: Path) -> list[str]:
                 needed |= {layer.path for layer in read_chain(host.files, path, None)}
             except VirtsnapError as exc:
                 found.append(f"the line is broken: {exc.message}")
-    for folder in beside.glob("virtsnap-*"):
+    for folder in sorted(folder for folder in folders if folder.is_dir()):
         held = {str(path) for path in folder.iterdir()}
         if not held:
             found.append(f"{folder} is empty")
-        found += [f"{path} is needed by nothing" for path in sorted(held - needed)]
+        found += [f"{path} is needed by nothing" for path in sorted(held - needed) if not _is_plain_virshs(path)]
     return found
+
+
+def _is_plain_virshs(path: str) -> bool:
+    """Say whether libvirt named a file after a snapshot of plain virsh's: nobody but its user removes that."""
+    suffix = Path(path).suffix.removeprefix(".")
+    return suffix not in ("qcow2", "mem", "ram", "state", "part", "new") and not suffix.isdigit()

@@ -15,12 +15,15 @@ from typing import Any, Literal
 import libvirt
 from lxml import etree
 
+import virtsnap.host
 from tests.guest.build import GuestFiles
 from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
 from tests.host.booted import Booted, wake
+from tests.host.consistency import disagreements
 from tests.host.private_libvirtd import PrivateLibvirtd
 from virtsnap.domain_xml.ram_file import with_ram_in_file
+from virtsnap.errors import VirtsnapError
 
 BOOT_TIMEOUT_S = 180.0
 _UEFI_BOOT_TIMEOUT_S = 400.0  # OVMF unpacks itself: half a minute under TCG
@@ -54,9 +57,10 @@ class RunningGuest:
 
 
 class GuestFarm:
-    """Makes domains on one host, and removes them with all that belongs to them.
+    """Makes domains on one host; in the end it sees that all agrees, and removes them with all that is theirs.
 
-    Use it as a context manager, or call `clear`.
+    Use it as a context manager, or call `clear`. A test that damages something on purpose says so by
+    `leave_unchecked`.
     """
 
     def __init__(self, host: PrivateLibvirtd, files: GuestFiles, domain_type: DomainType) -> None:
@@ -67,6 +71,7 @@ class GuestFarm:
         self._names: list[str] = []
         self._consoles: list[GuestConsole] = []
         self._folders: list[Path] = []
+        self._unchecked: dict[str, str] = {}
         # Copies of the guest's files: the default user must reach them, and may be given them.
         self.files = _copy_of(files, host.work / "guest-files")
         self.files_digest = files.kernel.parent.name
@@ -169,19 +174,44 @@ class GuestFarm:
         self._consoles.append(console)
         return console
 
-    def clear(self) -> None:
-        """Remove the domains made here, with their snapshots' metadata, and then their folders."""
+    def disagreements(self) -> list[str]:
+        """Say where libvirt's objects, the catalog and the files of the domains made here do not agree."""
+        found: list[str] = []
+        with virtsnap.host.connect(self.uri) as host:
+            known = {domain.uuid for domain in host.domains()}
+            for name in sorted({*self._names} - self._unchecked.keys()):
+                if host.has_domain(name):
+                    found += [f"{name}: {each}" for each in disagreements(host, name, beside=self._folders)]
+        for folder in self._folders:
+            left = [path for path in folder.glob("virtsnap-*") if path.name.removeprefix("virtsnap-") not in known]
+            found += [f"{path} belongs to no domain" for path in left if folder.name not in self._unchecked]
+        return found
+
+    def leave_unchecked(self, name: str, *, because: str) -> None:
+        """Take a domain, and the folder of that name, out of what `clear` compares."""
+        self._unchecked[name] = because
+
+    def clear(self, *, is_checked: bool = True) -> None:
+        """Remove the domains made here, with their snapshots' metadata, and then their folders.
+
+        On failure, all of it being gone: AssertionError, where something did not agree.
+        """
         for console in self._consoles:
             console.close()
+        try:
+            found = self.disagreements() if is_checked else []
+        except VirtsnapError as exc:
+            found = [exc.message]
         # A connection of its own: a test may have killed the daemon that the other one led to.
         with libvirt.open(self.uri) as connection:
             for name in self._names:
                 _remove_domain(connection, name)
-        self._names.clear()
-        self._consoles.clear()
         for folder in self._folders:
             shutil.rmtree(folder)
-        self._folders.clear()
+        for kept in (self._names, self._consoles, self._folders, self._unchecked):
+            kept.clear()
+        if found:
+            raise AssertionError("\n".join(found))
 
     def adopt(self, name: str) -> None:
         """Have the domain `name`, which something else made, removed by `clear` too."""
@@ -190,9 +220,11 @@ class GuestFarm:
     def __enter__(self) -> GuestFarm:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.clear()
-        self.connection.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.clear(is_checked=kind is None)
+        finally:
+            self.connection.close()
 
     def _serial_place(self, name: str) -> str:
         live = etree.fromstring(self.connection.lookupByName(name).XMLDesc().encode())

@@ -15,7 +15,6 @@ import virtsnap
 import virtsnap.host
 from tests.guest.build import GuestFiles
 from tests.host.accelerator import DomainType
-from tests.host.consistency import disagreements
 from tests.host.guests import GuestFarm, RunningGuest
 from tests.host.private_libvirtd import PrivateLibvirtd
 from tests.host.test_refusals import command, still_runs
@@ -133,8 +132,6 @@ def test_eight_disks_on_every_bus_come_back_and_what_cannot_be_written_stays_out
         domain.save_snapshot("off")
         domain.load_snapshot("s")
         assert read_all(guest) == {"one"}
-    with virtsnap.host.connect(full_farm.uri) as plain:
-        assert disagreements(plain, guest.name, beside=guest.folder) == []
 
 
 @pytest.fixture

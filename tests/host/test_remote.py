@@ -15,8 +15,7 @@ import libvirt
 import pytest
 from lxml import etree
 
-import virtsnap.host
-from tests.host.consistency import disagreements
+import virtsnap
 from tests.host.engines import require_native_engine
 from tests.host.far_client import FarClient
 from tests.host.guests import GuestFarm, RunningGuest, domain_xml
@@ -34,14 +33,11 @@ def far(host: PrivateLibvirtd) -> FarClient:
 
 @pytest.fixture
 def guest(farm: GuestFarm) -> Iterator[RunningGuest]:
-    """A guest with two disks; after the test everything agrees, and no pool of ours is left."""
+    """A guest with two disks; after the test no pool of ours is left."""
     guest = farm.running_guest(extra_disk_sizes=["16M"])
     guest.console.wait_disk(timeout_s=90)
     yield guest
     assert farm.connection.listAllStoragePools() == []
-    if guest.name in {domain.name() for domain in farm.connection.listAllDomains()}:
-        with virtsnap.host.connect(farm.uri) as plain:
-            assert disagreements(plain, guest.name, beside=guest.folder) == []
 
 
 @dataclass(frozen=True, kw_only=True)
