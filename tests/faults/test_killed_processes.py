@@ -7,9 +7,11 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
+import libvirt
 import pytest
 
 import virtsnap
+from tests.faults.forked import run_verb
 from tests.faults.guest_with_two import GuestWithTwo, token_on
 from tests.faults.killed import When
 from tests.host.engines import require_native_engine
@@ -159,6 +161,34 @@ def test_recover_without_an_interrupted_operation_says_so(two: GuestWithTwo) -> 
     code, said = two.command("recover", two.guest.name)
     assert (code, "nothing was interrupted" in said) == (0, True)
     assert two.command("recover", "no-such-vm")[0] == 3
+
+
+def test_the_journal_of_an_operation_that_is_over_does_not_come_back(farm: GuestFarm) -> None:
+    guest = farm.running_guest()
+    guest.console.wait_disk()
+    guest.domain.undefine()
+    with virtsnap.connect(guest.uri) as host:
+        domain = host.domain(guest.name)
+        for name in ("a", "b"):
+            put(guest, name)
+            domain.save_snapshot(name)
+        domain.load_snapshot("a")  # and forget b
+        assert "urn:virtsnap" not in guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        put(guest, "b again")
+        domain.save_snapshot("b")
+    # Killed once the domain has been made persistent for it
+    code, said = run_verb(["-c", guest.uri, "save", guest.name, "c"], kill=("after", 1))
+    assert code == -signal.SIGKILL, said
+    assert guest.domain.isPersistent()
+    code, said = run_verb(["-c", guest.uri, "recover", guest.name])
+    assert (code, "the interrupted save of 'c' was undone" in said) == (0, True), said
+    assert not guest.domain.isPersistent()
+    with virtsnap.connect(guest.uri) as host:
+        domain = host.domain(guest.name)
+        assert [each.name for each in domain.snapshots()] == ["a", "b"]
+        put(guest, "wrong")
+        domain.load_snapshot("b")
+        assert tokens(guest) == ("b again", "b again")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

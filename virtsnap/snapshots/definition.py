@@ -111,6 +111,14 @@ def our_metadata(xml: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def as_metadata(element: etree._Element) -> tuple[str, str, str]:
+    """Give an element of ours as libvirt takes metadata: text without a namespace, prefix, namespace."""
+    name = etree.QName(element)
+    bare = etree.Element(name.localname, {str(key): str(value) for key, value in element.attrib.items()})
+    bare.text = element.text
+    return to_text(bare), element.prefix or "", name.namespace or ""
+
+
 def definitions_in_snapshot(xml: str) -> tuple[str, str | None]:
     """Give the `<domain>` of a snapshot object, and its `<inactiveDomain>` as a `<domain>` where there is one.
 

@@ -35,6 +35,7 @@ from virtsnap.snapshots.catalog import (
     with_facts,
 )
 from virtsnap.snapshots.definition import (
+    as_metadata,
     our_metadata,
     with_metadata_in_snapshot,
     with_our_metadata,
@@ -306,20 +307,31 @@ def _(step: st.MakeFolder, context: Context) -> None:
 
 @perform.register
 def _(step: st.MakePersistent, context: Context) -> None:
-    context.host.define(context.domain.persistent_xml())
+    # libvirt remembers the definition of the time when a transient domain was last persistent.
+    context.define(context.domain.persistent_xml())
 
 
 @undo.register
 def _(step: st.MakePersistent, context: Context) -> None:
-    # A shut-off transient domain is none: with its definition would go its snapshots.
-    if context.domain.is_active() and context.domain.is_persistent():
-        context.domain.undefine()
+    _make_transient(context)
 
 
 @perform.register
 def _(step: st.MakeTransient, context: Context) -> None:
-    if context.domain.is_active() and context.domain.is_persistent():
-        context.domain.undefine()
+    _make_transient(context)
+
+
+def _make_transient(context: Context) -> None:
+    """Take the persistent definition away, with nothing of ours in what libvirt remembers of it."""
+    domain = context.domain
+    # A shut-off transient domain is none: with its definition would go its snapshots.
+    if not domain.is_active() or not domain.is_persistent():
+        return
+    for text, prefix, uri in map(as_metadata, context.elements()):
+        domain.set_metadata(text, prefix=prefix, uri=uri, live=True, persistent=False)
+    for prefix, uri in our_metadata(domain.persistent_xml()):
+        domain.set_metadata(None, prefix=prefix, uri=uri, live=False, persistent=True)
+    domain.undefine()
 
 
 @perform.register
