@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -15,14 +17,16 @@ import virtsnap
 import virtsnap.host
 from tests.demo import qemu_command_line
 from tests.guest.build import GuestFiles
+from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
 from tests.host.consistency import disagreements
 from tests.host.guests import GuestFarm, RunningGuest
-from tests.host.private_libvirtd import PrivateLibvirtd
+from tests.host.private_libvirtd import DEFAULT_USER, PrivateLibvirtd
 from tests.host.test_refusals import command, still_runs
 from tests.host.test_save_and_load import digest, put, tokens
 from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
 from virtsnap.errors import HypervisorError, UnsupportedError
+from virtsnap.host.guest_ram import qemu_user
 from virtsnap.snapshots.api import SnapshotDomain
 
 Vm = tuple[RunningGuest, SnapshotDomain]
@@ -161,7 +165,8 @@ def test_an_ordinary_domain_is_told_how_to_become_one(farm: GuestFarm) -> None:
     assert (code, "create --ram-file" in said) == (6, True), said
 
 
-def test_create_with_a_ram_file_end_to_end(farm: GuestFarm) -> None:
+def created(farm: GuestFarm) -> tuple[str, Path, GuestConsole]:
+    """Have `create --ram-file` make a guest; give its name, its folder and its console."""
     name = farm.new_name()
     folder = farm.new_folder(name)
     farm.adopt(name)
@@ -171,6 +176,11 @@ def test_create_with_a_ram_file_end_to_end(farm: GuestFarm) -> None:
     assert code == 0, said
     console = farm.console(name, folder / "serial0")
     console.wait_ready(timeout_s=120)
+    return name, folder, console
+
+
+def test_create_with_a_ram_file_end_to_end(farm: GuestFarm) -> None:
+    name, _, console = created(farm)
     console.check("echo one > /ram/token")
     assert command(farm.uri, "save", name, "s")[0] == 0
     console.check("echo two > /ram/token")
@@ -180,6 +190,45 @@ def test_create_with_a_ram_file_end_to_end(farm: GuestFarm) -> None:
     assert console.check("cat /ram/token") == "one"
     listed = json.loads(command(farm.uri, "--json", "list", name)[1])["snapshots"]
     assert [(each["name"], each["engine"]) for each in listed] == [("s", "instant")]
+
+
+def test_the_default_user_and_ownership_of_qemu_conf(default_user_farm: GuestFarm) -> None:
+    farm = default_user_farm
+    name, folder, console = created(farm)
+    console.wait_disk(timeout_s=60)
+    user = pwd.getpwnam(DEFAULT_USER).pw_uid, grp.getgrnam(DEFAULT_USER).gr_gid
+    assert qemu_user(farm.connection.lookupByName(name).UUIDString()) == user
+
+    def put_token(token: str) -> None:
+        console.check(f"echo {token} > /ram/token; echo {token} > /mnt/token; sync")
+
+    def said_by_verb(*words: str) -> str:
+        code, out, said = command(farm.uri, *words)
+        assert code == 0, said
+        return out
+
+    before: dict[Path, str] = {}
+    for token in ("one", "two"):
+        put_token(token)
+        said_by_verb("save", name, token)
+        (ram,) = set(ram_files(folder)) - before.keys()
+        before[ram] = digest(ram)
+        for _ in range(2):
+            console.check("rm -rf /mnt/* /ram/*; sync")
+            said_by_verb("load", name, token)
+            told = console.check("echo 3 > /proc/sys/vm/drop_caches; cat /ram/token /mnt/token")
+            assert told.split() == [token, token]
+    listed = json.loads(said_by_verb("--json", "list", name))["snapshots"]
+    assert [(each["name"], each["engine"]) for each in listed] == [("one", "instant"), ("two", "instant")]
+    # QEMU's user opens the copies of the RAM; nobody else reads a file, or lists the folder.
+    assert {path: digest(path) for path in before} == before
+    assert {(ram.stat().st_uid, ram.stat().st_gid) for ram in before} == {user}
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.glob("virtsnap-*/*")} == {"0o600"}
+    (own,) = folder.glob("virtsnap-*")
+    assert (own.stat().st_uid, oct(own.stat().st_mode & 0o777)) == (0, "0o711")
+    said_by_verb("load", name, "one")
+    assert console.check("cat /ram/token") == "one"
+    assert ram_files(folder) == [next(iter(before))]
 
 
 def test_with_reflinks_every_save_and_load_is_instant(farm_with_reflinks: GuestFarm, reflinks: Path) -> None:
