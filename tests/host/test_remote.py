@@ -22,6 +22,7 @@ from tests.host.guests import GuestFarm, RunningGuest, domain_xml
 from tests.host.private_libvirtd import PrivateLibvirtd
 from tests.host.test_save_and_load import digest, disk_files, names_in_libvirt, own_files, put, tokens
 from tests.host.virsh_calls import FRONT, ConsoleSession
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
 from virtsnap.host.chains import read_chain
 from virtsnap.host.local_files import LocalFiles
 
@@ -354,6 +355,52 @@ def test_the_default_user_of_qemu_conf(default_user_farm: GuestFarm) -> None:
     guest.domain.destroy()
     far.virsh("undefine", "--snapshots-metadata", guest.name)
     assert list(guest.folder.glob("virtsnap-*")) == []
+
+
+def test_instant_snapshots_are_loaded_and_none_is_made(farm: GuestFarm, far: FarClient) -> None:
+    guest = farm.running_guest(ram_folder=DEFAULT_FOLDER)
+    guest.console.wait_disk(timeout_s=90)
+    put(guest, "near")
+    with virtsnap.connect(guest.uri) as near:
+        near.domain(guest.name).save_snapshot("near")
+    number, files = guest.domain.ID(), own_files(guest)
+    code, said = far.refused("save", "--engine", "instant", guest.name, "far")
+    assert (code, "cannot be saved by `instant`: the hypervisor is on another machine" in said) == (6, True), said
+    assert (guest.domain.ID(), own_files(guest), names_in_libvirt(guest)) == (number, files, {"near"})
+    put(guest, "far")  # RAM that is a file: it goes into the image with the rest
+    far.virtsnap("save", guest.name, "far")
+    (ram,) = guest.folder.glob("virtsnap-*/*.ram")
+    before = digest(ram)
+    put(guest, "wrong")
+    far.virtsnap("load", guest.name, "near", "--keep-newer")
+    assert tokens(guest) == ("near", "near")
+    put(guest, "private")  # now the guest's RAM is the snapshot's, page by page its own
+    far.virtsnap("save", guest.name, "private")
+    listed = json.loads(far.virtsnap("--json", "list", guest.name))["snapshots"]
+    assert {each["name"]: each["engine"] for each in listed} == {
+        "near": "instant", "far": "libvirt", "private": "libvirt",
+    }
+    assert "near: whole" in far.virtsnap("check", guest.name)
+    for name in ("far", "near", "private"):
+        put(guest, "wrong")
+        far.virtsnap("load", guest.name, name, "--keep-newer")
+        assert tokens(guest) == (name, name)
+    assert digest(ram) == before
+    # A damaged one is refused with the guest running on.
+    number = guest.domain.ID()
+    ram.rename(ram.with_suffix(".kept"))
+    code, said = far.refused("load", guest.name, "near")
+    assert (code, "RAM file" in said, guest.domain.ID()) == (8, True, number), said
+    ram.with_suffix(".kept").rename(ram)
+    # What was saved from private pages needs the file that they were copies of no more.
+    far.virtsnap("rm", guest.name, "near")
+    assert not ram.exists()
+    far.virtsnap("load", guest.name, "private")
+    assert tokens(guest) == ("private", "private")
+    put(guest, "near again")
+    with virtsnap.connect(guest.uri) as near:
+        assert near.domain(guest.name).save_snapshot("again").bytes["memory"] > 1_000_000
+    assert list(guest.folder.glob("virtsnap-*/*.ram")) != []
 
 
 def test_several_clients_at_once_share_the_pools(farm: GuestFarm, far: FarClient) -> None:

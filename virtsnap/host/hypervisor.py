@@ -152,6 +152,11 @@ class Host:
         with translated(f"{memory_path}: cannot be read as a memory image"):
             return str(self._handle.saveImageGetXMLDesc(memory_path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
 
+    def change_saved_xml(self, memory_path: str, xml: str) -> None:
+        """Put another definition into a memory image, wherever it is; libvirt takes none that is much longer."""
+        with translated(f"{memory_path}: cannot be given another definition"):
+            self._handle.saveImageDefineXML(memory_path, xml, 0)
+
     def restore(self, memory_path: str, xml: str, *, paused: bool = True) -> None:
         """Start a guest from a memory image with that definition, paused or as it was saved.
 

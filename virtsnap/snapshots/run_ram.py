@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
+from virtsnap.errors import HypervisorError
 from virtsnap.host.guest_ram import begun_copy, clone_file, copy_ram, flush_ram, qemu_user
 from virtsnap.host.memory_image import change_image
 from virtsnap.host.ram_stream import split_image
@@ -112,7 +113,13 @@ def _(step: st.PlaceRam, context: Context) -> None:
         move_ram(domain, step.ram_path, is_shared=step.is_shared, is_read_only=step.is_read_only)
         return to_text(domain)
 
-    change_image(step.memory_path, placed, runs=step.state == "running")
+    if context.host.is_local:
+        change_image(step.memory_path, placed, runs=step.state == "running")
+    elif step.is_shared:
+        # It has all RAM in it, and libvirt saw no pause: the definition alone is to be changed.
+        context.host.change_saved_xml(step.memory_path, placed(context.host.saved_xml(step.memory_path)))
+    else:
+        raise HypervisorError(f"{step.memory_path}: a save by `instant` can be finished on its own machine only")
     root = parse_xml(context.domain.snapshot_xml(step.object_name))
     state, domain = root.find("state"), root.find("domain")
     if state is not None:
