@@ -16,6 +16,11 @@ _UNSUPPORTED = frozenset({
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
 })
 
+_SAVED_ALREADY = (
+    "QEMU wrote the state of this paused guest out before, and does so again only once it has run since: "
+    "`virsh resume` lets it"
+)
+
 
 def translate(exc: libvirt.libvirtError, what: str) -> errors.VirtsnapError:
     """Give the error to raise for `exc`; `what` says what was being done, as in "cannot start sut-1"."""
@@ -39,7 +44,8 @@ def _translate(exc: libvirt.libvirtError, what: str) -> errors.VirtsnapError:
     if number == libvirt.VIR_ERR_OPERATION_TIMEOUT and "state change lock" in words:
         # "cannot acquire state change lock (held by ...)": a job of somebody else's lasted libvirt's 30 s.
         return errors.BusyError(message)
-    return errors.HypervisorError(message, libvirt_code=number)
+    hint = _SAVED_ALREADY if "paused due to previous migration" in words else None
+    return errors.HypervisorError(message, libvirt_code=number, hint=hint)
 
 
 @contextmanager

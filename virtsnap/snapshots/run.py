@@ -422,20 +422,39 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
     domain = context.domain
     if step.object_name in _object_names(domain):
         domain.forget_snapshot(step.object_name)
+    staying: set[str] = set()
     if step.is_active and domain.is_active():
         running_on = {disk.target: disk.path for disk in read_disks(parse_xml(domain.live_xml()))}
-        for target, path in step.overlays:
-            if running_on.get(target) == path:
-                domain.commit_top(target)
+        staying = {
+            path for target, path in step.overlays
+            if running_on.get(target) == path and not _merged(domain, target)
+        }
     elif not step.is_active or domain.is_persistent():
         now = {disk.target: disk.path for disk in read_disks(parse_xml(domain.persistent_xml()))}
         if any(now.get(target) == path for target, path in step.overlays):
             if step.is_active:
-                # QEMU died meanwhile: what it wrote since is in the overlays, which must then stay.
-                return
-            context.define(step.previous_xml)
+                # QEMU died meanwhile: what it wrote since is in the overlays.
+                staying = {path for _, path in step.overlays}
+            else:
+                context.define(step.previous_xml)
     for path in _new_files(step):
-        context.host.files.remove(path)
+        if path not in staying:
+            context.host.files.remove(path)
+
+
+def _merged(domain: Domain, target: str) -> bool:
+    """Merge the top layer of a disk into the file under it; False where a paused guest's QEMU does not.
+
+    One that wrote its memory out and did not go on has its block nodes inactive ("Block node is read-only"), and
+    until 10.0 only running the guest changes that. The layer, on which it shows what it showed, then stays.
+    """
+    try:
+        domain.commit_top(target)
+    except HypervisorError:
+        if domain.power() != "paused":
+            raise
+        return False
+    return True
 
 
 @perform.register
