@@ -162,7 +162,7 @@ def test_doctor_finds_this_host_fit(two: GuestWithTwo) -> None:
     code, said = two.command("--json", "doctor", "--dir", str(two.guest.folder))
     answer = json.loads(said)
     assert (code, answer["fit"]) == (0, True), said
-    assert {"libvirt", "QEMU", "qemu-img", "KVM", "folder", "reflinks"} <= {
+    assert {"libvirt", "QEMU", "qemu-img", "KVM", "folder", "reflinks", "instant"} <= {
         finding["about"] for finding in answer["findings"]
     }
     code, said = two.command("-c", "qemu+unix:///system?socket=/nonexistent", "doctor")

@@ -8,6 +8,7 @@ import os
 import pwd
 import shlex
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,16 +21,18 @@ from tests.guest.build import GuestFiles
 from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
 from tests.host.consistency import disagreements
-from tests.host.guests import GuestFarm, RunningGuest
+from tests.host.guests import GuestFarm, RunningGuest, domain_xml
 from tests.host.private_libvirtd import DEFAULT_USER, PrivateLibvirtd
 from tests.host.test_refusals import command, still_runs
 from tests.host.test_save_and_load import digest, put, tokens
-from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
+from virtsnap.cli.main import main
+from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, with_ram_in_file
 from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host.guest_ram import qemu_user
 from virtsnap.snapshots.api import SnapshotDomain
 
 Vm = tuple[RunningGuest, SnapshotDomain]
+UUID = str(uuid.uuid4())
 
 
 @pytest.fixture
@@ -163,6 +166,51 @@ def test_an_ordinary_domain_is_told_how_to_become_one(farm: GuestFarm) -> None:
     guest = farm.running_guest()
     code, _, said = command(farm.uri, "save", "--engine", "instant", guest.name, "s")
     assert (code, "create --ram-file" in said) == (6, True), said
+
+
+def test_check_says_whether_saves_are_instant_what_excludes_it_and_what_it_needs(
+    default_user_farm: GuestFarm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    farm = default_user_farm
+
+    def said_of(name: str, *words: str) -> str:
+        assert main(["-c", farm.uri, *words, "check", name]) == 0
+        return capsys.readouterr().out
+
+    name = farm.new_name()
+    plain = domain_xml(
+        name=name, domain_type=farm.domain_type, files=farm.files, serial=None, memory_mib=64, cpus=1,
+        disks=[farm.new_disk(farm.new_folder(name), "disk")],
+    )
+    filesystem = (
+        "<filesystem type='mount'><driver type='virtiofs'/><source dir='/'/><target dir='x'/></filesystem>"
+    )
+    memory = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    shared = plain.replace("</devices>", filesystem + "</devices>").replace("<features>", memory + "<features>")
+    farm.adopt(name)
+    for xml, reasons in (
+        (plain, ("no, its RAM is not in a file (`virtsnap create --ram-file`",)),
+        (shared, ("and cannot be: it has a <memoryBacking> of its own", "virtiofs shares its memory")),
+    ):
+        farm.connection.defineXML(xml.replace("<name>", f"<uuid>{UUID}</uuid><name>"))
+        said = said_of(name)
+        assert all(reason in said for reason in reasons), said
+        assert "instant needs" not in said
+    farm.connection.defineXML(
+        with_ram_in_file(plain.replace("<name>", f"<uuid>{UUID}</uuid><name>"), folder=DEFAULT_FOLDER)
+    ).create()
+    user = f"{pwd.getpwnam(DEFAULT_USER).pw_uid}:{grp.getgrnam(DEFAULT_USER).gr_gid}"
+    said = said_of(name)
+    assert "instant saves: yes" in said
+    assert f"instant needs: whoever saves is root or QEMU's user ({user})" in said
+    monkeypatch.setattr(
+        virtsnap.host.Host, "capabilities",
+        lambda _: "<capabilities><host><secmodel><model>apparmor</model></secmodel></host></capabilities>",
+    )
+    assert "instant needs: under AppArmor in /etc/apparmor.d/local/abstractions/libvirt-qemu" in said_of(name)
+    answer = json.loads(said_of(name, "--json"))
+    assert (answer["instant"]["why_not"], len(answer["instant"]["needs"])) == (None, 2)
+    assert said_of(name, "--quiet") == ""
 
 
 def created(farm: GuestFarm) -> tuple[str, Path, GuestConsole]:

@@ -47,6 +47,10 @@ def check(settings: Settings, vm: str, deep: bool) -> int:
     if not settings.quiet:
         for remark in verdict.remarks:
             click.echo(f"note: {remark}")
+        why_not = verdict.instant.why_not
+        click.echo("instant saves: " + ("yes" if why_not is None else f"no, {why_not}"))
+        for need in verdict.instant.needs:
+            click.echo(f"instant needs: {need}")
         if not verdict.obstacles:
             click.echo(f"{verdict.domain} can be saved")
     return code

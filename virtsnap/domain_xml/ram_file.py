@@ -31,6 +31,21 @@ _ARG = f"{{{QEMU_NS}}}arg"
 _UNITS = {"b": 1, "bytes": 1, "KB": 1000, "k": 1 << 10, "KiB": 1 << 10, "MB": 10**6, "M": 1 << 20, "MiB": 1 << 20,
           "GB": 10**9, "G": 1 << 30, "GiB": 1 << 30, "TB": 10**12, "T": 1 << 40, "TiB": 1 << 40}
 
+# Where it is in a definition, what it is, and why RAM in a file of ours cannot be beside it
+_EXCLUDED = (
+    ("memoryBacking", "<memoryBacking>", "it has a <memoryBacking> of its own"),
+    ("cpu/numa", "NUMA nodes", "it has NUMA nodes, each with memory of its own"),
+    ("numatune", "NUMA nodes", "its memory is bound to nodes of the host"),
+    ("maxMemory", "memory that is plugged in", "memory can be plugged into it"),
+    ("devices/memory", "memory devices", "it has memory devices"),
+    ("launchSecurity", "memory encryption", "its memory is encrypted"),
+    ("devices/filesystem/driver[@type='virtiofs']", "virtiofs", "virtiofs shares its memory with another process"),
+    ("devices/interface[@type='vhostuser']", "vhost-user", "vhost-user shares its memory with another process"),
+    ("devices/disk[@type='vhostuser']", "vhost-user", "vhost-user shares its memory with another process"),
+    ("devices/hostdev", "devices of the host", "a device of the host reads its memory"),
+)
+WHAT_EXCLUDES = tuple(dict.fromkeys(what for _, what, _ in _EXCLUDED))
+
 
 @dataclass(frozen=True, kw_only=True)
 class RamFile:
@@ -92,19 +107,7 @@ def with_ram_in_file(xml: str, *, folder: str = DEFAULT_FOLDER) -> str:
 
 def obstacles(domain: etree._Element) -> list[str]:
     """Name what excludes RAM in a file of ours."""
-    rows = (
-        ("memoryBacking", "it has a <memoryBacking> of its own"),
-        ("cpu/numa", "it has NUMA nodes, each with memory of its own"),
-        ("numatune", "its memory is bound to nodes of the host"),
-        ("maxMemory", "memory can be plugged into it"),
-        ("devices/memory", "it has memory devices"),
-        ("launchSecurity", "its memory is encrypted"),
-        ("devices/filesystem/driver[@type='virtiofs']", "virtiofs shares its memory with another process"),
-        ("devices/interface[@type='vhostuser']", "vhost-user shares its memory with another process"),
-        ("devices/disk[@type='vhostuser']", "vhost-user shares its memory with another process"),
-        ("devices/hostdev", "a device of the host reads its memory"),
-    )
-    found = [reason for path, reason in rows if domain.find(path) is not None]
+    found = [reason for path, _, reason in _EXCLUDED if domain.find(path) is not None]
     words = [arg.get("value", "") for arg in domain.iter(_ARG)]
     if any("memory-backend" in word or word.lstrip("-") in ("mem-path", "mem-prealloc", "numa") for word in words):
         found.append("<qemu:commandline> says what its memory is made of")

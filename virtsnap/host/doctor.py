@@ -17,7 +17,9 @@ from typing import Any, Literal
 import libvirt
 from lxml import etree
 
+from virtsnap.domain_xml.ram_file import WHAT_EXCLUDES
 from virtsnap.errors import VirtsnapError
+from virtsnap.host.confinement import RAM_RULES, needs_of_ram_in_files, read_confinement
 from virtsnap.host.hypervisor import Host, connect
 from virtsnap.host.versions import split_version
 
@@ -47,7 +49,7 @@ def examine(uri: str | None, *, directory: str | None = None) -> tuple[Finding, 
     try:
         with connect(uri) as host:
             is_local = host.is_local
-            for look in (_libvirt, _emulator, _security):
+            for look in (_libvirt, _emulator, _security, _instant):
                 findings += _safely(look, host)
     except VirtsnapError as exc:
         findings.append(Finding(
@@ -100,23 +102,34 @@ def _emulator(host: Host) -> Iterator[Finding]:
 
 
 def _security(host: Host) -> Iterator[Finding]:
-    models = etree.fromstring(host.capabilities().encode()).xpath("//host/secmodel/model/text()")
-    assert isinstance(models, list)
-    for model in models:
+    for model in read_confinement(host.capabilities()).models:
         if model == "apparmor":
             yield Finding(
                 about="AppArmor", mark="note", said="QEMU is confined by AppArmor",
                 remedy="libvirt lets QEMU open what a definition names; where it is refused all the same, "
                        "look for DENIED in `dmesg` and allow the folder in "
-                       "/etc/apparmor.d/local/abstractions/libvirt-qemu. For `create --ram-file` add there "
-                       "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,` and `/**/virtsnap-*/*.ram rw,`",
+                       "/etc/apparmor.d/local/abstractions/libvirt-qemu",
             )
         elif model == "selinux":
             yield Finding(
                 about="SELinux", mark="note", said="QEMU is confined by SELinux",
                 remedy="a folder of your own needs the type virt_image_t: `semanage fcontext -a -t virt_image_t "
-                       "'/images(/.*)?'`, then `restorecon -R /images`; for `create --ram-file` svirt_image_t",
+                       "'/images(/.*)?'`, then `restorecon -R /images`",
             )
+
+
+def _instant(host: Host) -> Iterator[Finding]:
+    """Say what RAM in a file (`create --ram-file`, the engine `instant`) needs here, and what excludes it."""
+    if not host.is_local:
+        yield Finding(about="instant", mark="note", said="such snapshots are loaded from here, and none is made",
+                      remedy="save on that machine itself")
+        return
+    found = read_confinement(host.capabilities())
+    own = os.geteuid() in (0, os.geteuid() if found.user is None else found.user[0])
+    is_ready = own and not RAM_RULES.keys() & set(found.models)
+    yield Finding(about="instant", mark="ok" if is_ready else "note",
+                  said=f"excluded by {', '.join(WHAT_EXCLUDES)}",
+                  remedy="it needs: " + "; ".join(needs_of_ram_in_files(found)))
 
 
 def _qemu_img() -> Finding:

@@ -20,11 +20,12 @@ from virtsnap.errors import BusyError, ExistsError, UnsupportedError, VirtsnapEr
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
 from virtsnap.host.chains import read_chain
+from virtsnap.host.confinement import needs_of_ram_in_files, read_confinement
 from virtsnap.host.guest_ram import can_share_blocks, ram_problem
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots import run_ram as _run_ram  # noqa: F401 - it registers its steps
 from virtsnap.snapshots.catalog import Snapshot, with_facts
-from virtsnap.snapshots.check import SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
+from virtsnap.snapshots.check import Instant, SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
 from virtsnap.snapshots.depth import longest_line, most_layers
 from virtsnap.snapshots.digests import Digests, require_verified
 from virtsnap.snapshots.engines import EngineName, SaveEngineName, choose_engine
@@ -276,10 +277,10 @@ class SnapshotDomain:
     def instant_save(self, view: View) -> tuple[InstantSave | None, str | None]:
         """See how the domain could be saved by `instant`; else None and the reason."""
         ram = read_ram_file(parse_xml(view.live_xml)) if view.is_active else None
-        if not view.is_active:
-            return None, "it is shut off"
         if not self._host.is_local:
             return None, "the hypervisor is on another machine"
+        if not view.is_active:
+            return None, "it is shut off"
         version = (0, 0) if ram is None else self._domain.qemu_version()
         reason = obstacle(view, qemu_version=version)
         if reason is None and ram is not None:
@@ -431,12 +432,18 @@ class SnapshotDomain:
             found = obstacles(view, blockers=blockers)
             if self._domain.has_managed_save():
                 found = (*found, "it has a managed save image, which the next start would put over its disks")
-            said = remarks(view)
-            if view.is_active and read_ram_file(parse_xml(view.live_xml)) is not None:
-                _, why_not = self.instant_save(view)
-                if why_not is not None:
-                    said = (*said, f"its next save writes all of its RAM: {why_not}")
-            return Verdict(domain=view.name, obstacles=found, remarks=said, snapshots=tuple(verdicts))
+            return Verdict(domain=view.name, obstacles=found, remarks=remarks(view), snapshots=tuple(verdicts),
+                           instant=self._instant(view))
+
+    def _instant(self, view: View) -> Instant:
+        """Say whether the domain's saves are by `instant`; of one that is off, whether once it runs."""
+        if view.is_active or not self._host.is_local:
+            _, why_not = self.instant_save(view)
+        else:
+            why_not = obstacle(view, qemu_version=view.qemu_version)
+        has_ram_file = read_ram_file(parse_xml(view.live_xml)) is not None
+        needs = needs_of_ram_in_files(read_confinement(self._host.capabilities())) if has_ram_file else ()
+        return Instant(why_not=why_not, needs=needs)
 
     def flatten(self, *, timeout_s: float | None = None, watch: Watch | None = None) -> Outcome:
         """Shorten the chains under the domain's disks; `bytes["pulled"]` of the outcome is what that cost.

@@ -32,6 +32,14 @@ class SnapshotVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Instant:
+    """Whether saves are by `instant` (`why_not` is None then), and what that `needs` on this host."""
+
+    why_not: str | None
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What stands in the way of saving, what is worth knowing, and a verdict on each snapshot."""
 
@@ -39,6 +47,7 @@ class Verdict:
     obstacles: tuple[str, ...]
     remarks: tuple[str, ...]
     snapshots: tuple[SnapshotVerdict, ...]
+    instant: Instant
 
     @property
     def is_good(self) -> bool:
