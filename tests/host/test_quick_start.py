@@ -7,10 +7,15 @@ from lxml import etree
 
 import virtsnap
 from tests.host.guests import GuestFarm, RunningGuest
-from tests.host.test_save_and_load import put, tokens
+from tests.host.test_save_and_load import disk_files, put, tokens
 from virtsnap.domain_xml import quick_start
+from virtsnap.errors import HypervisorError
+from virtsnap.snapshots import run
 
 DELETED = "{http://libvirt.org/schemas/domain/qemu/1.0}capabilities/*[@capability]"
+
+# With something in its definition a guest is booted, not woken up quickly
+BOOTED = "<description>booted</description>"
 
 
 def live(guest: RunningGuest) -> etree._Element:
@@ -23,8 +28,8 @@ def cpu(guest: RunningGuest) -> bytes:
 
 
 @pytest.mark.parametrize("asked", [
-    # the first is libvirt's own choice: with something in its definition the guest is booted, not woken up quickly
-    "<description>booted</description>", "<cpu mode='maximum'/>",
+    # the first is libvirt's own choice
+    BOOTED, "<cpu mode='maximum'/>",
     "<cpu mode='custom'><model>Nehalem</model><feature policy='disable' name='sse4.2'/></cpu>",
 ])
 def test_libvirt_finds_the_same_cpu_in_the_loaded_guest(farm: GuestFarm, asked: str) -> None:
@@ -58,11 +63,39 @@ def test_a_cpu_that_libvirt_starts_only_as_always_comes_back(farm: GuestFarm) ->
     assert tokens(guest) == ("one", "one")
 
 
+def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
+    farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = farm.running_guest(extra_devices="<video><model type='vga'/></video>")
+    guest.console.wait_disk()
+    put(guest, "one")
+    with virtsnap.connect(farm.uri) as host:
+        domain = host.domain(guest.name)
+        domain.save_snapshot("s")
+        put(guest, "two")
+        line = disk_files(guest, live=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(quick_start, "CAPABILITY", "VGA")  # what the guest cannot be started without
+            patch.setattr(run, "start_as_always", lambda _: False)  # not tried a second time
+            with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
+                domain.load_snapshot("s")
+        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
+        assert farm.disagreements() == []
+        for _ in range(2):
+            guest.domain.create()
+            guest.console.wait_disk()
+            assert guest.console.check("cat /mnt/token") == "two"
+            guest.domain.destroy()
+            assert domain.recover() is None
+        domain.load_snapshot("s")
+        assert tokens(guest) == ("one", "one")
+
+
 def test_a_libvirt_that_knows_no_such_capability_is_asked_without_it(
     farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quick_start, "CAPABILITY", "no-such-capability")
-    guest = farm.running_guest()
+    guest = farm.running_guest(before_devices=BOOTED)
     guest.console.wait_disk()
     put(guest, "one")
     with virtsnap.connect(farm.uri) as host:

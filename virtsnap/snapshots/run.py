@@ -562,7 +562,7 @@ def _(step: st.ReplaceState, context: Context) -> None:
 def _(step: st.RestoreMemory, context: Context) -> None:
     try:
         context.host.restore(step.memory_path, step.xml)
-    except HypervisorError:
+    except VirtsnapError:
         # Not every libvirt may know the capability, or start every CPU without it.
         domain = parse_xml(step.xml)
         if not start_as_always(domain) or not _is_off(context.domain):
@@ -572,17 +572,43 @@ def _(step: st.RestoreMemory, context: Context) -> None:
 
 @undo.register
 def _(step: st.RestoreMemory, context: Context) -> None:
+    restored = _writable_paths(step.xml)
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if runs_on(context.domain, (disk.path for disk in read_disks(parse_xml(step.xml)) if disk.is_writable)):
+    if runs_on(context.domain, restored):
         context.domain.destroy()
+    _put_back_refused(restored, context)
+
+
+def _put_back_refused(restored: set[str | None], context: Context) -> None:
+    """Make the persistent definition the domain's again where libvirt refused a restore before QEMU was started.
+
+    The refused definition is the domain's then, also for a start, and the persistent one waits for the end of a
+    guest that never was (virDomainObjAssignDef; seen on 9.0 and 11.3). Only that end brings it back: so a guest
+    is started on the disks of before, stopped at reset, and ended.
+    """
+    domain = context.domain
+    if domain.is_active() or not domain.is_persistent() or _writable_paths(domain.live_xml()) != restored:
+        return
+    persistent = domain.persistent_xml()
+    if _writable_paths(persistent) == restored:
+        return
+    context.define(persistent)
+    domain.start(paused=True)
+    try:
+        context.define(persistent)
+    finally:
+        domain.destroy()
+
+
+def _writable_paths(xml: str) -> set[str | None]:
+    return {disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}
 
 
 def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:
     """Say whether there is a guest whose disks are these (or that has none where `paths` is empty)."""
     if not domain.is_active():
         return False
-    running = {disk.path for disk in read_disks(parse_xml(domain.live_xml())) if disk.is_writable}
-    return running == set(paths)
+    return _writable_paths(domain.live_xml()) == set(paths)
 
 
 @perform.register
