@@ -106,6 +106,14 @@ def test_xpath_gives_a_line_for_each_node_or_all_in_one() -> None:
         select_nodes(XML, "[", wrap=False)
 
 
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_node_does_not_repeat_the_namespaces_around_it(wrap: bool) -> None:
+    xml = "<a><domain xmlns:qemu='urn:q'><name>n</name><target dev='vda'/></domain></a>"
+    for path in ("//name", "//target"):
+        assert "xmlns" not in select_nodes(xml, path, wrap=wrap)
+    assert "<domain xmlns:qemu=" in select_nodes(xml, "//domain", wrap=wrap)
+
+
 def test_the_request_is_what_print_xml_shows() -> None:
     assert format_request(name=None, description=None, memspec=None, diskspecs=[]) == (
         "<domainsnapshot>\n</domainsnapshot>\n"

@@ -135,8 +135,13 @@ def _node(node: object) -> str:
 
 
 def _copy(node: etree._Element) -> etree._Element:
-    """Give the element alone, without the text behind it."""
-    return parse_xml(etree.tostring(node, encoding="unicode", with_tail=False))
+    """Give the element alone: without the text behind it, and what namespaces those around it declare."""
+    copy = parse_xml(etree.tostring(node, encoding="unicode", with_tail=False))
+    around = node.getparent()
+    inherited = {} if around is None else around.nsmap
+    own = [prefix for prefix, uri in node.nsmap.items() if prefix is not None and inherited.get(prefix) != uri]
+    etree.cleanup_namespaces(copy, keep_ns_prefixes=own)
+    return copy
 
 
 def _escape(text: str) -> str:
