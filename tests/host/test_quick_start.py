@@ -52,7 +52,7 @@ def test_libvirt_finds_the_same_cpu_in_the_loaded_guest(farm: GuestFarm, asked: 
 
 def test_a_cpu_that_libvirt_starts_only_as_always_comes_back(farm: GuestFarm) -> None:
     # The live definition names features in MSRs, as disabled.
-    guest = farm.running_guest(before_devices="<cpu mode='custom'><model>Cooperlake</model></cpu>")
+    guest = farm.running_guest(before_devices="<cpu mode='custom'><model>Snowridge</model></cpu>")
     guest.console.wait_disk()
     put(guest, "one")
     with virtsnap.connect(farm.uri) as host:

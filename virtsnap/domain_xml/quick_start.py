@@ -10,7 +10,7 @@ questions, and still does where it is told that QEMU lacks the capability:
 
 The words say the same but for features that are no CPUID bits: those in MSRs,
 which emulation does not have, and KVM's and Hyper-V's own. A definition that
-names one in an MSR (Cooperlake's, if only as disabled) libvirt does not start
+names one in an MSR (Snowridge's, if only as disabled) libvirt does not start
 without the capability, nor may a later libvirt know it: so whoever starts a
 domain by such a definition tries again without it.
 """
