@@ -16,6 +16,8 @@ from tests.case_files import Case, all_cases
 from tests.schema import SCHEMA_VERSION, schema_problem
 from virtsnap.command_line.options import parse_options
 from virtsnap.convert import convert_command_line
+from virtsnap.convert.ledger import Word
+from virtsnap.convert.rows import Key, read_keys
 from virtsnap.errors import TemplateError, UsageError
 
 # In JSON, the last two are written as escapes: argv itself cannot hold them.
@@ -124,3 +126,9 @@ def test_device_with_a_line_break_keeps_its_slot() -> None:
 def test_control_character_in_an_option_of_the_machine_is_an_error() -> None:
     with pytest.raises(UsageError, match="no XML can carry"):
         convert_command_line(["qemu-system-x86_64", "-machine", '{"type": "pc", "firmware": "\\u0001"}'])
+
+
+def test_row_refuses_a_text_of_several_lines() -> None:
+    word = Word(parse_options(["qemu", "-cpu", "host,vendor=a\nb"]).options[0])
+    assert read_keys(word, (Key(key="vendor", hole="vendor_id"),), SCHEMA_VERSION) == {}
+    assert [item.key for item in word.unclaimed()] == ["model", "vendor"]
