@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,9 @@ from tests.host.test_save_and_load import digest, put, tokens
 from virtsnap.cli.main import main
 from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, with_ram_in_file
 from virtsnap.errors import HypervisorError, UnsupportedError
-from virtsnap.host.guest_ram import qemu_user
+from virtsnap.host.guest_ram import BegunCopy, qemu_user
+from virtsnap.host.guest_ram import begun_copy as begun_copy_of_the_product
+from virtsnap.snapshots import run_ram
 from virtsnap.snapshots.api import SnapshotDomain
 
 Vm = tuple[RunningGuest, SnapshotDomain]
@@ -160,6 +164,26 @@ def test_a_damaged_ram_file_leaves_the_guest_running(vm: Vm) -> None:
     assert any(each.problems for each in domain.check(deep=True).snapshots)
     assert still_runs(guest, number)
     domain.remove_snapshot("s")
+
+
+def test_what_the_guest_writes_while_its_ram_is_copied_is_in_the_snapshot(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest, domain = vm
+    put(guest, "early")
+    real = begun_copy_of_the_product
+
+    @contextlib.contextmanager
+    def begun_copy(*args: Any, **named: Any) -> Iterator[BegunCopy]:
+        with real(*args, **named) as copy:
+            put(guest, "meanwhile")
+            yield copy
+
+    monkeypatch.setattr(run_ram, "begun_copy", begun_copy)
+    domain.save_snapshot("s")
+    put(guest, "late")
+    domain.load_snapshot("s")
+    assert tokens(guest) == ("meanwhile", "meanwhile")
 
 
 def test_an_ordinary_domain_is_told_how_to_become_one(farm: GuestFarm) -> None:

@@ -172,16 +172,7 @@ def data_of(file: int) -> list[Piece]:
 
 def in_both(one: Sequence[Piece], other: Sequence[Piece]) -> list[Piece]:
     """Give what is in pieces of both; each has its pieces in order, none over another."""
-    found: list[Piece] = []
-    at = 0
-    for first, end in one:
-        while at < len(other) and other[at][1] <= first:
-            at += 1
-        n = at
-        while n < len(other) and other[n][0] < end:
-            found.append((max(first, other[n][0]), min(end, other[n][1])))
-            n += 1
-    return found
+    return in_first(one, in_first(one, other))
 
 
 def in_first(one: Sequence[Piece], other: Sequence[Piece]) -> list[Piece]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from pathlib import PurePosixPath
@@ -143,9 +143,8 @@ def _run(plan: st.Plan, context: Context, watch: Callable[[st.Step], None] | Non
     late = stopped and context.is_late()
     warnings = [_FINISHED_LATE] if late else []
     warnings += tidy_up(plan, context, watch=watch)
-    started = time.monotonic()
-    context.held.close()
-    context.phases_s["forget"] = context.phases_s.get("forget", 0.0) + time.monotonic() - started
+    with _counted("forget", context):
+        context.held.close()
     return Outcome(
         op=plan.op, domain=plan.domain, name=plan.name, state=_state(context.domain),
         phases_s={phase: round(seconds, 4) for phase, seconds in context.phases_s.items()},
@@ -204,34 +203,36 @@ def tidy_up(
 
 def _open_journal(plan: st.Plan, context: Context) -> None:
     if context.journal is not None:
-        context.phases_s["journal"] = 0.0
-        started = time.monotonic()
-        context.journal.open(Journal(plan=plan, begun=plan.reach(0)))
-        context.phases_s["journal"] += time.monotonic() - started
+        with _counted("journal", context):
+            context.journal.open(Journal(plan=plan, begun=plan.reach(0)))
 
 
 def _note(begun: int, context: Context) -> None:
     if context.journal is not None:
-        started = time.monotonic()
-        context.journal.note(begun)
-        context.phases_s["journal"] = context.phases_s.get("journal", 0.0) + time.monotonic() - started
+        with _counted("journal", context):
+            context.journal.note(begun)
 
 
 def close_journal(context: Context) -> None:
     """Take the journal out: the operation is over."""
     if context.journal is not None:
-        started = time.monotonic()
-        context.journal.close()
-        context.phases_s["journal"] = context.phases_s.get("journal", 0.0) + time.monotonic() - started
+        with _counted("journal", context):
+            context.journal.close()
 
 
 def _timed(step: st.Step, context: Context) -> None:
+    with _counted(step.phase, context):
+        perform(step, context)
+
+
+@contextlib.contextmanager
+def _counted(phase: str, context: Context) -> Iterator[None]:
+    """Add the seconds of the block to a phase, also where it fails."""
     started = time.monotonic()
     try:
-        perform(step, context)
+        yield
     finally:
-        seconds = time.monotonic() - started
-        context.phases_s[step.phase] = context.phases_s.get(step.phase, 0.0) + seconds
+        context.phases_s[phase] = context.phases_s.get(phase, 0.0) + time.monotonic() - started
 
 
 def take_back(begun: Sequence[st.Step], context: Context) -> list[str]:
