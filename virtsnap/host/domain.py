@@ -129,11 +129,6 @@ class Domain:
         with translated(f"{self.name}: cannot resume"):
             self._handle.resume()
 
-    def suspend(self) -> None:
-        """Pause a running guest."""
-        with translated(f"{self.name}: cannot pause"):
-            self._handle.suspend()
-
     def destroy(self) -> None:
         """End the QEMU process. It is no error when there is none."""
         with translated(f"{self.name}: cannot stop"):

@@ -68,7 +68,7 @@ def _(step: st.CloneRam, context: Context) -> None:
 
 @perform.register
 def _(step: st.CopyRam, context: Context) -> None:
-    if step.is_begun and context.begun_copy is not None:
+    if context.begun_copy is not None:
         context.bytes["memory"] = context.begun_copy.finish(
             context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, timeout_s=context.remaining_s()
         )

@@ -236,7 +236,7 @@ class LeaveRamOut(Step):
 class CopyRam(Step):
     """Copy the paused guest's RAM (`size_bytes` at `ram_path`, a file or the folder of one) to `path`.
 
-    Where the copy `is_begun`, what the guest has changed since is copied.
+    Where BeginCopy came before, only what the guest has changed since is copied.
     It cannot be done again later: the RAM must be that of the snapshot. Undo: remove the copy, and let a guest
     run that was paused for it (`resumes`): before that QEMU, which has written its state out, lets nobody
     merge its disks.
@@ -247,7 +247,6 @@ class CopyRam(Step):
     size_bytes: int
     path: str
     resumes: bool
-    is_begun: bool = False
 
     def describe(self) -> str:
         """See Step."""

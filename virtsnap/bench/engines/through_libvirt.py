@@ -42,7 +42,7 @@ class DomainGuest:
 
     def rest(self) -> None:
         """See Engine."""
-        self._domain.suspend()
+        self._domain.pause()
 
     def wake(self) -> None:
         """See Engine."""
