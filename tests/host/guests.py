@@ -72,9 +72,10 @@ class GuestFarm:
         self._consoles: list[GuestConsole] = []
         self._folders: list[Path] = []
         self._unchecked: dict[str, str] = {}
-        # Copies of the guest's files: the default user must reach them, and may be given them.
-        self.files = _copy_of(files, host.work / "guest-files")
         self.files_digest = files.kernel.parent.name
+        # Copies of the guest's files: the default user must reach them, and may be given them. Each kind of guest
+        # has its own, for all farms of a host share its folder.
+        self.files = _copy_of(files, host.work / self.files_digest)
 
     def new_folder(self, name: str) -> Path:
         """Make a folder that QEMU's user can reach and write to, removed with the domains."""

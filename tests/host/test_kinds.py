@@ -109,10 +109,8 @@ def test_eight_disks_on_every_bus_come_back_and_what_cannot_be_written_stays_out
         <interface type='user'><model type='e1000'/></interface>
         <console type='pty'><target type='virtio'/></console>
         <channel type='unix'><target type='virtio' name='org.example.test'/></channel>""")
-    # A USB disk comes a second after the others, or later: too late for the boot's coldplug on some machines.
-    guest.console.check(
-        f"until grep -qx {17 * 2048} /sys/class/block/*/size; do coldplug; sleep 1; done", timeout_s=240
-    )
+    # A USB disk comes a second after the others: too late for the boot's coldplug.
+    guest.console.check(f"until grep -qx {17 * 2048} /sys/class/block/*/size; do coldplug; sleep 1; done")
     guest.console.wait_disk()
     with virtsnap.connect(full_farm.uri) as host:
         domain = host.domain(guest.name)
