@@ -296,8 +296,9 @@ def test_the_lock_of_a_dead_owner_is_broken(vm: Vm, host_uri: str) -> None:
 def guest_with_much_memory(farm: GuestFarm) -> RunningGuest:
     """Start a guest whose save takes long enough to be cut off; pages of zeros would cost nothing."""
     guest = farm.running_guest(memory_mib=768)
-    fill = "head -c 4M /dev/urandom > /run/some; for i in $(seq 75); do cat /run/some; done > /run/much"
+    fill = "head -c 4m /dev/urandom > /run/some && for i in $(seq 75); do cat /run/some; done > /run/much"
     guest.console.check(fill, timeout_s=60)
+    assert guest.console.check("wc -c < /run/much") == str(75 * 4 * 2**20)
     return guest
 
 
