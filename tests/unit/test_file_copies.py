@@ -11,7 +11,7 @@ import pytest
 
 from virtsnap.errors import OperationTimeoutError
 from virtsnap.host import file_copies
-from virtsnap.host.file_copies import CopyInTwoParts, copy_data, in_both, in_first
+from virtsnap.host.file_copies import CopyInTwoParts, copy_data, in_both, in_first, populate
 
 PAGE = 4096
 SIZE = 96 * PAGE + 4096  # no multiple of a block
@@ -86,6 +86,17 @@ def test_reading_makes_no_page_in_a_hole() -> None:
         assert (given.stat().st_blocks, taken.stat().st_blocks) == (before, before)
 
 
+def test_every_hole_has_its_pages_where_that_is_wanted() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        given = Path(place) / "given"
+        write(given, {3: b"a", 40: b"b"})
+        before = given.read_bytes(), given.stat().st_mtime_ns
+        with given.open("rb") as file:
+            populate(file.fileno())
+        assert given.stat().st_blocks * 512 == -(-SIZE // PAGE) * PAGE
+        assert (given.read_bytes(), given.stat().st_mtime_ns) == before
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_pieces_are_cut_as_sets_would_be(seed: int) -> None:
     chance = random.Random(seed)
@@ -109,6 +120,8 @@ def test_the_time_can_run_out(tmp_path: Path) -> None:
         copy_data(source, target, timeout_s=-1)
     with pytest.raises(OperationTimeoutError), CopyInTwoParts(source, target, timeout_s=-1):
         pass
+    with pytest.raises(OperationTimeoutError):
+        populate(source, timeout_s=-1)
     with CopyInTwoParts(source, target) as copy:
         write(given, {1: b"b"})
         with pytest.raises(OperationTimeoutError):

@@ -76,7 +76,9 @@ def test_what_shares_blocks_is_written_out_before_the_pause() -> None:
 
 def test_private_pages_are_moved_out_of_the_image_after_libvirts_snapshot() -> None:
     steps = save(seen(RAM, shared=False), replace(SHARED, ram_path=RAM, is_private=True))
-    assert kinds(steps)[2:] == ["TakeSnapshot", "SplitRam", "PlaceRam", "RecordFacts"]
+    assert kinds(steps)[2:] == ["PopulateRam", "TakeSnapshot", "SplitRam", "PlaceRam", "RecordFacts"]
+    paused = save(seen(RAM, shared=False, state="paused"), replace(SHARED, ram_path=RAM, is_private=True))
+    assert kinds(paused)[2:] == ["TakeSnapshot", "SplitRam", "PlaceRam", "RecordFacts"]
 
 
 def test_an_image_with_all_ram_in_it_does_not_lean_on_another_snapshots_file() -> None:

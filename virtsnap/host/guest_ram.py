@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from virtsnap.errors import HypervisorError
-from virtsnap.host.file_copies import CopyInTwoParts, copy_data
+from virtsnap.host.file_copies import CopyInTwoParts, copy_data, populate
 from virtsnap.host.qemu_process import UNNAMED_RAM, find_qemu
 
 _FICLONE = 0x40049409  # linux/fs.h
@@ -125,6 +125,16 @@ def flush_ram(uuid: str, *, path: str, size_bytes: int) -> None:
                 raise HypervisorError(f"the guest's RAM cannot be written out: {exc.strerror}") from exc
             if time.monotonic() - started < _SHORT_ROUND_S:
                 return
+
+
+def populate_file(path: str, *, timeout_s: float | None = None) -> None:
+    """Have the kernel find pages for the holes of a RAM file that a guest has mapped privately.
+
+    What reads those holes then, a page at a time, finds pages. Where that cannot be done it is left: it saves
+    time and nothing else. On failure: OperationTimeoutError.
+    """
+    with contextlib.suppress(OSError), Path(path).open("rb") as ram:
+        populate(ram.fileno(), timeout_s=timeout_s)
 
 
 def clone_file(source: str, to: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
 from virtsnap.errors import HypervisorError
-from virtsnap.host.guest_ram import begun_copy, clone_file, copy_ram, flush_ram, qemu_user
+from virtsnap.host.guest_ram import begun_copy, clone_file, copy_ram, flush_ram, populate_file, qemu_user
 from virtsnap.host.memory_image import change_image
 from virtsnap.host.ram_stream import split_image
 from virtsnap.snapshots import steps as st
@@ -54,6 +54,11 @@ def _(step: st.BeginCopy, context: Context) -> None:
 @undo.register
 def _(step: st.BeginCopy, context: Context) -> None:
     context.host.files.remove(step.path)
+
+
+@perform.register
+def _(step: st.PopulateRam, context: Context) -> None:
+    populate_file(step.ram_path, timeout_s=context.remaining_s())
 
 
 @perform.register

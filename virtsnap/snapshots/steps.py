@@ -221,6 +221,21 @@ class BeginCopy(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PopulateRam(Step):
+    """Read the holes of the file at `ram_path`, which the running guest has mapped privately, into the page cache.
+
+    QEMU will read them in the pause, and finds the pages that the kernel has put there. Undo: nothing.
+    """
+
+    phase = "precopy"
+    ram_path: str
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"have the kernel find pages for the holes of {self.ram_path}, which QEMU reads in the pause"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeaveRamOut(Step):
     """Have QEMU write its state without the RAM that is in a file. Undo: as TakeRamIn."""
 

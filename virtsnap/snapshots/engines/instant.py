@@ -33,6 +33,7 @@ from virtsnap.snapshots.steps import (
     LeaveRamOut,
     PauseGuest,
     PlaceRam,
+    PopulateRam,
     ResumeGuest,
     SplitRam,
     Step,
@@ -120,9 +121,14 @@ def plan_taking(
         object_name=take.object_name, memory_path=take.memory_path, ram_path=ram_path, is_shared=False,
         is_read_only=instant.is_read_only, state=view.state,
     )
-    if instant.is_private:
-        return [take, SplitRam(memory_path=take.memory_path, size_bytes=instant.size_bytes, path=ram_path), place]
     runs = view.state == "running"
+    if instant.is_private:
+        return [
+            *((PopulateRam(ram_path=instant.ram_path),) if runs else ()),
+            take,
+            SplitRam(memory_path=take.memory_path, size_bytes=instant.size_bytes, path=ram_path),
+            place,
+        ]
     before: Step = (
         FlushRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes) if instant.shares_blocks
         else BeginCopy(ram_path=instant.ram_path, size_bytes=instant.size_bytes, path=ram_path)
