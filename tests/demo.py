@@ -100,6 +100,7 @@ def _run(farm: GuestFarm) -> None:
     guest = farm.console(VM, folder / "serial0")
     with step("the guest has booted, and answers on its serial console") as say:
         guest.wait_ready(timeout_s=120)
+        guest.wait_disk()
         say(guest.check("echo $(uname -sr), $(nproc) CPUs, $(free -m | awk '/Mem/ {print $2}') MiB"))
     in_ram, on_disk = secrets.token_hex(8), secrets.token_hex(8)
     with step("a token into its RAM, another into a file on its disk") as say:

@@ -143,6 +143,7 @@ class GuestFarm:
         if uefi or ram_folder or extra_devices or before_devices or extra_disk_sizes:
             domain = self.make_domain(xml)
             opened.wait_ready(timeout_s=_UEFI_BOOT_TIMEOUT_S if uefi else BOOT_TIMEOUT_S)
+            opened.wait_disk()  # it may come after the first answer
         else:
             domain = self._woken(xml, name, disks[0], opened)
         return RunningGuest(

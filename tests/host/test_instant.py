@@ -248,6 +248,7 @@ def created(farm: GuestFarm) -> tuple[str, Path, GuestConsole]:
     assert code == 0, said
     console = farm.console(name, folder / "serial0")
     console.wait_ready(timeout_s=120)
+    console.wait_disk()
     return name, folder, console
 
 
