@@ -7,10 +7,8 @@ from lxml import etree
 
 import virtsnap
 from tests.host.guests import GuestFarm, RunningGuest
-from tests.host.test_save_and_load import disk_files, put, tokens
+from tests.host.test_save_and_load import put, tokens
 from virtsnap.domain_xml import quick_start
-from virtsnap.errors import HypervisorError
-from virtsnap.snapshots import run
 
 DELETED = "{http://libvirt.org/schemas/domain/qemu/1.0}capabilities/*[@capability]"
 
@@ -65,34 +63,6 @@ def test_a_cpu_that_libvirt_starts_only_as_always_comes_back(farm: GuestFarm) ->
     # The live definition names features in MSRs, as disabled.
     guest = farm.running_guest(before_devices="<cpu mode='custom'><model>Snowridge</model></cpu>")
     assert_it_comes_back(farm, guest)
-
-
-def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
-    farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guest = farm.running_guest(extra_devices="<video><model type='vga'/></video>")
-    guest.console.wait_disk()
-    put(guest, "one")
-    with virtsnap.connect(farm.uri) as host:
-        domain = host.domain(guest.name)
-        domain.save_snapshot("s")
-        put(guest, "two")
-        line = disk_files(guest, live=True)
-        with monkeypatch.context() as patch:
-            patch.setattr(quick_start, "CAPABILITY", "VGA")  # what the guest cannot be started without
-            patch.setattr(run, "start_as_always", lambda _: False)  # not tried a second time
-            with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
-                domain.load_snapshot("s")
-        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
-        assert farm.disagreements() == []
-        for _ in range(2):
-            guest.domain.create()
-            guest.console.wait_disk()
-            assert guest.console.check("cat /mnt/token") == "two"
-            guest.domain.destroy()
-            assert domain.recover() is None
-        domain.load_snapshot("s")
-        assert tokens(guest) == ("one", "one")
 
 
 def test_a_libvirt_that_knows_no_such_capability_is_asked_without_it(

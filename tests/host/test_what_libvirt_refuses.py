@@ -1,0 +1,85 @@
+"""What libvirt itself refuses after the old guest's stop leaves the disks of before, and starts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+import virtsnap
+from tests.host.engines import require_native_engine
+from tests.host.guests import GuestFarm, RunningGuest
+from tests.host.test_save_and_load import disk_files, own_files, put, tokens
+from virtsnap.domain_xml import quick_start
+from virtsnap.errors import HypervisorError
+from virtsnap.snapshots import run
+from virtsnap.snapshots.api import SnapshotDomain
+from virtsnap.snapshots.definition import with_revert_disks
+
+# What a guest cannot be started without that has this in it, when libvirt is told that QEMU lacks it
+NEEDED, HAS_IT = "VGA", "<video><model type='vga'/></video>"
+
+
+def assert_boots(guest: RunningGuest, domain: SnapshotDomain, token: str) -> None:
+    """Start it twice from the disks that it has."""
+    for _ in range(2):
+        guest.domain.create()
+        guest.console.wait_disk()
+        assert guest.console.check("cat /mnt/token") == token
+        guest.domain.destroy()
+        assert domain.recover() is None
+
+
+def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
+    farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = farm.running_guest(extra_devices=HAS_IT)
+    guest.console.wait_disk()
+    put(guest, "one")
+    with virtsnap.connect(farm.uri) as host:
+        domain = host.domain(guest.name)
+        domain.save_snapshot("s")
+        put(guest, "two")
+        line = disk_files(guest, live=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(quick_start, "CAPABILITY", NEEDED)
+            patch.setattr(run, "start_as_always", lambda _: False)  # not tried a second time
+            with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
+                domain.load_snapshot("s")
+        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
+        assert farm.disagreements() == []
+        assert_boots(guest, domain, "two")
+        domain.load_snapshot("s")
+        assert tokens(guest) == ("one", "one")
+
+
+def test_a_revert_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
+    farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_native_engine(farm.uri)
+    guest = farm.running_guest(extra_devices=HAS_IT)
+    guest.console.wait_disk()
+    put(guest, "one")
+    with virtsnap.connect(farm.uri) as host:
+        domain = host.domain(guest.name)
+        domain.save_snapshot("s")
+        put(guest, "two")
+        line, before = disk_files(guest, live=True), own_files(guest)
+
+        def without_vga(xml: str, targets: Sequence[str], *, path: str) -> str:
+            capabilities = "<qemu:capabilities xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
+            return with_revert_disks(xml, targets, path=path).replace(
+                "</domain>", f"{capabilities}<qemu:del capability='{NEEDED}'/></qemu:capabilities></domain>"
+            )
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "with_revert_disks", without_vga)
+            with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
+                domain.load_snapshot("s", engine="native")
+        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
+        assert own_files(guest) == before
+        assert farm.disagreements() == []
+        assert_boots(guest, domain, "two")
+        for engine in ("native", "restore"):
+            domain.load_snapshot("s", engine=engine)
+            assert tokens(guest) == ("one", "one")
