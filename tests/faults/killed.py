@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from virtsnap.cli.main import main
-from virtsnap.snapshots import recover, run, run_ram, steps
+from virtsnap.snapshots import acts, recover, run, steps
 
 When = Literal["before", "after"]
 
@@ -39,7 +39,7 @@ def run_until(when: When, number: int, words: Sequence[str]) -> int:
         if seen == number:
             kill_self()
 
-    assert run_ram  # it has registered its steps
+    assert acts  # it has made `run` know its steps
     for module in (run, recover):
         vars(module)["perform"] = perform
     return main(list(words)) or 0

@@ -32,7 +32,7 @@ from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, with_ram_in_file
 from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host.guest_ram import BegunCopy, qemu_user
 from virtsnap.host.guest_ram import begun_copy as begun_copy_of_the_product
-from virtsnap.snapshots import run_ram
+from virtsnap.snapshots.acts import ram
 from virtsnap.snapshots.api import SnapshotDomain
 
 Vm = tuple[RunningGuest, SnapshotDomain]
@@ -179,7 +179,7 @@ def test_what_the_guest_writes_while_its_ram_is_copied_is_in_the_snapshot(
             put(guest, "meanwhile")
             yield copy
 
-    monkeypatch.setattr(run_ram, "begun_copy", begun_copy)
+    monkeypatch.setattr(ram, "begun_copy", begun_copy)
     domain.save_snapshot("s")
     put(guest, "late")
     domain.load_snapshot("s")

@@ -211,7 +211,7 @@ def test_a_replacing_save_that_fails_keeps_the_old_one(vm: Vm, mocker: MockerFix
     put(guest, "old")
     domain.save_snapshot("s")
     put(guest, "new")
-    mocker.patch("virtsnap.snapshots.run.renamed", side_effect=HypervisorError("injected"))
+    mocker.patch("virtsnap.snapshots.acts.objects.renamed", side_effect=HypervisorError("injected"))
     with pytest.raises(HypervisorError, match="injected"):
         domain.save_snapshot("s")
     mocker.stopall()

@@ -12,7 +12,7 @@ from tests.host.guests import GuestFarm, RunningGuest
 from tests.host.test_save_and_load import disk_files, own_files, put, tokens
 from virtsnap.domain_xml import quick_start
 from virtsnap.errors import HypervisorError
-from virtsnap.snapshots import run
+from virtsnap.snapshots.acts import loading, native
 from virtsnap.snapshots.api import SnapshotDomain
 from virtsnap.snapshots.definition import with_revert_disks
 
@@ -43,7 +43,7 @@ def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
         line = disk_files(guest, live=True)
         with monkeypatch.context() as patch:
             patch.setattr(quick_start, "CAPABILITY", NEEDED)
-            patch.setattr(run, "start_as_always", lambda _: False)  # not tried a second time
+            patch.setattr(loading, "start_as_always", lambda _: False)  # not tried a second time
             with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
                 domain.load_snapshot("s")
         assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
@@ -73,7 +73,7 @@ def test_a_revert_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
             )
 
         with monkeypatch.context() as patch:
-            patch.setattr(run, "with_revert_disks", without_vga)
+            patch.setattr(native, "with_revert_disks", without_vga)
             with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
                 domain.load_snapshot("s", engine="native")
         assert disk_files(guest, live=True) == disk_files(guest, live=False) == line

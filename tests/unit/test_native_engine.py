@@ -6,10 +6,10 @@ import pytest
 
 from tests.unit.snapshot_samples import BASE, domain_xml
 from virtsnap.errors import UnsupportedError
+from virtsnap.snapshots.acts.native import native_overlays
 from virtsnap.snapshots.definition import with_revert_disks
 from virtsnap.snapshots.engines import choose_engine
 from virtsnap.snapshots.places import is_native_overlay
-from virtsnap.snapshots.run import native_overlays
 from virtsnap.snapshots.steps import KeptObject, RevertNatively
 
 

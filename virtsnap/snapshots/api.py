@@ -22,8 +22,8 @@ from virtsnap.host import connect as connect_host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.confinement import needs_of_ram_in_files, read_confinement
 from virtsnap.host.guest_ram import can_share_blocks, ram_problem
+from virtsnap.snapshots import acts as _acts  # noqa: F401 - it makes `run` know its steps
 from virtsnap.snapshots import plan as planning
-from virtsnap.snapshots import run_ram as _run_ram  # noqa: F401 - it registers its steps
 from virtsnap.snapshots.catalog import Snapshot, with_facts
 from virtsnap.snapshots.check import Instant, SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
 from virtsnap.snapshots.depth import longest_line, most_layers

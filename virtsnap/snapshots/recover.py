@@ -17,9 +17,11 @@ from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.acts.loading import runs_on
+from virtsnap.snapshots.acts.native import runs_on_native
 from virtsnap.snapshots.catalog import read_snapshot
 from virtsnap.snapshots.journal import Journal, with_passwords_of
-from virtsnap.snapshots.run import Context, perform, runs_on, runs_on_native, take_back, tidy_up
+from virtsnap.snapshots.run import Context, perform, take_back, tidy_up
 
 How = Literal["finished", "undone"]
 
