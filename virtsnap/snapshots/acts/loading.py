@@ -47,35 +47,35 @@ def _(step: st.RestoreMemory, context: Context) -> None:
 
 @undo.register
 def _(step: st.RestoreMemory, context: Context) -> None:
-    restored = _writable_paths(step.xml)
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if runs_on(context.domain, restored):
+    if runs_on(context.domain, writable_paths(step.xml)):
         context.domain.destroy()
-    _put_back_refused(restored, context)
+    put_back_refused(context.domain.persistent_xml(), context)
 
 
-def _put_back_refused(restored: set[str | None], context: Context) -> None:
-    """Make the persistent definition the domain's again where libvirt refused a restore before QEMU was started.
+def put_back_refused(wanted: str, context: Context) -> None:
+    """Make `wanted` the domain's definition again where libvirt refused to start another, and no guest runs.
 
-    The refused definition is the domain's then, also for a start, and the persistent one waits for the end of a
-    guest that never was (virDomainObjAssignDef; seen on 9.0 and 11.3). Only that end brings it back: so a guest
-    is started on the disks of before, stopped at reset, and ended.
+    Such a domain has two, as if a guest ran: one for a start, which defining replaces, and one that takes its
+    place at the end of a guest that never was (virDomainObjAssignDef; seen on 9.0 and 11.3). After a refused
+    restore the first is the refused one, after a refused revert (11.3) the second. Only that end leaves one: so a
+    guest is started on the disks of before, stopped at reset, given what shall come after it, and ended.
     """
     domain = context.domain
-    if domain.is_active() or not domain.is_persistent() or _writable_paths(domain.live_xml()) != restored:
+    if domain.is_active() or not domain.is_persistent():
         return
-    persistent = domain.persistent_xml()
-    if _writable_paths(persistent) == restored:
+    if writable_paths(domain.live_xml()) == writable_paths(domain.persistent_xml()):
         return
-    context.define(persistent)
+    context.define(wanted)
     domain.start(paused=True)
     try:
-        context.define(persistent)
+        context.define(wanted)
     finally:
         domain.destroy()
 
 
-def _writable_paths(xml: str) -> set[str | None]:
+def writable_paths(xml: str) -> set[str | None]:
+    """Give the files of the disks that a domain may write to."""
     return {disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}
 
 
@@ -83,7 +83,7 @@ def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:
     """Say whether there is a guest whose disks are these (or that has none where `paths` is empty)."""
     if not domain.is_active():
         return False
-    return _writable_paths(domain.live_xml()) == set(paths)
+    return writable_paths(domain.live_xml()) == set(paths)
 
 
 @perform.register

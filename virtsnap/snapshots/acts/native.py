@@ -9,6 +9,7 @@ from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.acts.loading import put_back_refused, writable_paths
 from virtsnap.snapshots.definition import our_metadata, with_metadata_in_snapshot, with_revert_disks
 from virtsnap.snapshots.places import is_native_overlay
 from virtsnap.snapshots.run import Context, perform, undo
@@ -42,8 +43,10 @@ def _(step: st.RevertNatively, context: Context) -> None:
     domain = context.domain
     if runs_on_native(domain, step):
         domain.destroy()
-    if native_overlays(step, domain.persistent_xml()):
+    # Where libvirt refused to start the guest it has put the snapshot's definition there, with the frozen files.
+    if writable_paths(domain.persistent_xml()) != writable_paths(step.previous_xml):
         context.define(step.previous_xml)
+    put_back_refused(step.previous_xml, context)
     domain.redefine_snapshot(step.snapshot.xml, current=step.snapshot.is_current)
     if not domain.is_active():
         _remove_native(step, context.host.files)
