@@ -157,6 +157,27 @@ def test_a_load_whose_guest_was_started_by_somebody_else_is_taken_back(two: Gues
     two.assert_all_load({"a": "a", "b": "b"})
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_guest_that_runs_on_the_disks_of_before_stays_where_a_boot_was_under_way(
+    two: GuestWithTwo, when: When
+) -> None:
+    two.guest.domain.destroy()
+    two.domain.save_snapshot("off")
+    two.start()
+    # Around the stop; what comes next would define the domain and boot it.
+    two.command("load", two.guest.name, "off", kill=(when, 4))
+    assert bool(two.guest.domain.isActive()) is (when == "before")
+    if when == "after":
+        two.start()
+    number = two.guest.domain.ID()
+    code, said = two.command("recover", two.guest.name)
+    assert (code, "was undone" in said) == (0, True), said
+    assert two.guest.domain.ID() == number
+    assert two.guest.console.check("cat /mnt/token") == "now"
+    two.domain.remove_snapshot("off")
+    two.assert_all_load({"a": "a", "b": "b"})
+
+
 def test_recover_without_an_interrupted_operation_says_so(two: GuestWithTwo) -> None:
     code, said = two.command("recover", two.guest.name)
     assert (code, "nothing was interrupted" in said) == (0, True)

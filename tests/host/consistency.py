@@ -10,6 +10,7 @@ from virtsnap.domain_xml.ram_file import read_ram_file
 from virtsnap.errors import VirtsnapError
 from virtsnap.host import Host
 from virtsnap.host.chains import read_chain
+from virtsnap.snapshots.definition import our_metadata
 from virtsnap.snapshots.names import is_temporary
 from virtsnap.snapshots.observe import facts_of, observe_catalog
 from virtsnap.snapshots.preflight import require_loadable
@@ -23,12 +24,11 @@ def disagreements(host: Host, name: str, *, beside: Iterable[Path]) -> list[str]
     """
     domain = host.domain(name)
     found: list[str] = []
-    definitions = [("persistent", domain.persistent_xml())]
-    if domain.is_active():
-        definitions.append(("live", domain.live_xml()))
+    # One that is shut off may have another definition for its next start than for afterwards, after a refusal.
+    definitions = [("persistent", domain.persistent_xml()), ("live", domain.live_xml())]
     for which, xml in definitions:
         if "urn:virtsnap" in xml:
-            found.append(f"metadata of ours in the {which} definition")
+            found.append(f"metadata of ours in the {which} definition: {our_metadata(xml)}")
     on = [{disk.target: disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}
           for _, xml in definitions]
     if any(disks != on[0] for disks in on):

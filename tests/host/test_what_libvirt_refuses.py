@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -34,7 +37,6 @@ def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
     farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = farm.running_guest(extra_devices=HAS_IT)
-    guest.console.wait_disk()
     put(guest, "one")
     with virtsnap.connect(farm.uri) as host:
         domain = host.domain(guest.name)
@@ -53,16 +55,47 @@ def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
         assert tokens(guest) == ("one", "one")
 
 
+def test_a_recovery_that_libvirt_refuses_leaves_one_definition(
+    farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = farm.running_guest(extra_devices=HAS_IT)
+    put(guest, "one")
+    with virtsnap.connect(farm.uri) as host:
+        domain = host.domain(guest.name)
+        domain.save_snapshot("s")
+        put(guest, "two")
+        line = disk_files(guest, live=True)
+        program = (
+            "import sys; from tests.faults.killed import run_until; from virtsnap.domain_xml import quick_start\n"
+            f"quick_start.CAPABILITY = {NEEDED!r}; run_until('after', 4, sys.argv[1:])"
+        )
+        killed = subprocess.run(
+            [sys.executable, "-c", program, "-c", farm.uri, "load", guest.name, "s"], check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert (killed.returncode, guest.domain.isActive()) == (-signal.SIGKILL, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "start_as_always", lambda _: False)  # not tried a second time
+            recovered = domain.recover()
+        assert recovered is not None
+        assert (recovered.how, "vga" in str(recovered.warnings)) == ("undone", True)
+        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
+        assert farm.disagreements() == []
+        assert_boots(guest, domain, "two")
+        domain.load_snapshot("s")
+        assert tokens(guest) == ("one", "one")
+
+
 def test_a_revert_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
     farm: GuestFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_native_engine(farm.uri)
     guest = farm.running_guest(extra_devices=HAS_IT)
-    guest.console.wait_disk()
     put(guest, "one")
     with virtsnap.connect(farm.uri) as host:
         domain = host.domain(guest.name)
         domain.save_snapshot("s")
+        domain.save_snapshot("t")
         put(guest, "two")
         line, before = disk_files(guest, live=True), own_files(guest)
 
@@ -78,6 +111,7 @@ def test_a_revert_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
                 domain.load_snapshot("s", engine="native")
         assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
         assert own_files(guest) == before
+        assert [each.name for each in domain.snapshots() if each.is_current] == ["t"]
         assert farm.disagreements() == []
         assert_boots(guest, domain, "two")
         for engine in ("native", "restore"):

@@ -26,6 +26,7 @@ def test_what_somebody_stands_on_is_never_taken_for_an_overlay_of_this_revert() 
         step = RevertNatively(
             snapshot=KeptObject(object_name="s", xml="<domainsnapshot/>", is_current=True), has_memory=True,
             frozen=(("vda", BASE),), since_s=1795490366, there=there, previous_xml=domain_xml(),
+            current=None,
         )
         assert native_overlays(step, domain_xml(path)) == expected
 

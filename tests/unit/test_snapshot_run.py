@@ -11,6 +11,7 @@ import pytest
 
 from virtsnap.errors import BusyError, HypervisorError, OperationTimeoutError
 from virtsnap.host import Domain, Host
+from virtsnap.snapshots import acts as _acts  # noqa: F401 - it makes `run` know its steps
 from virtsnap.snapshots.lock import Claim, this_process
 from virtsnap.snapshots.run import Context, perform, run_plan, undo
 from virtsnap.snapshots.steps import Plan, RemoveFiles, Step, StopGuest

@@ -278,6 +278,7 @@ def plan_load(
     )
     running_on = {disk.target: disk.path for disk in view.writable_disks if disk.path}
     ram = places.ram_path(folder, request.token) if request.shares_blocks and engine.name == "instant" else None
+    previous = next((other for other in view.catalog.snapshots if other.is_current), None)
     revert = Revert(
         facts=facts, snapshot=_kept(snapshot), now_s=request.now_s, in_use=_in_use(view),
         is_active=view.is_active, saved_xml=saved_xml,
@@ -286,6 +287,7 @@ def plan_load(
         # Where libvirt does not set owners itself (dynamic_ownership = 0), QEMU opens what it could open before.
         owner_like=tuple(running_on.items()),
         start=request.final != "as-saved",
+        current=None if previous is None else previous.object_name,
         ram_path=ram,
     )
     steps: list[Step] = [] if view.is_persistent else [MakePersistent()]
@@ -298,7 +300,6 @@ def plan_load(
     switch = engine.switch(revert)
     stops = [step for step in switch if isinstance(step, StopGuest)]
     steps += [*stops, *replace_state, *(step for step in switch if step not in stops)]
-    previous = next((other for other in view.catalog.snapshots if other.is_current), None)
     if previous is None or previous.object_name != snapshot.object_name:
         steps.append(MakeCurrent(
             object_name=snapshot.object_name, previous=None if previous is None else previous.object_name

@@ -421,6 +421,7 @@ class RevertNatively(Step):
 
     libvirt makes an overlay beside each file of `frozen` (target, path), named by the second;
     `since_s` and `there` (what the domain and its snapshots stand on) tell those made now from older ones.
+    `current` is the object that was the current one.
     """
 
     phase = "restore"
@@ -430,6 +431,7 @@ class RevertNatively(Step):
     since_s: int
     there: frozenset[str]
     previous_xml: str
+    current: str | None
 
     def describe(self) -> str:
         """See Step."""
@@ -451,9 +453,13 @@ class DefineDomain(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class StartGuest(Step):
-    """Boot a shut-off domain, stopped at reset. Undo: end it."""
+    """Boot a shut-off domain, stopped at reset. Undo: end it.
+
+    `paths` are its writable disks, by which it is told from another guest; None where the step before knows them.
+    """
 
     phase = "restore"
+    paths: tuple[str, ...] | None
 
     def describe(self) -> str:
         """See Step."""

@@ -62,16 +62,15 @@ def put_back_refused(wanted: str, context: Context) -> None:
     guest is started on the disks of before, stopped at reset, given what shall come after it, and ended.
     """
     domain = context.domain
-    if domain.is_active() or not domain.is_persistent():
-        return
-    if writable_paths(domain.live_xml()) == writable_paths(domain.persistent_xml()):
+    if domain.is_active() or not domain.is_persistent() or not domain.has_two_definitions():
         return
     context.define(wanted)
-    domain.start(paused=True)
     try:
+        domain.start(paused=True, ends_with_us=True)
         context.define(wanted)
     finally:
         domain.destroy()
+        context.define(wanted)  # the only one now, or the one for a start where that failed
 
 
 def writable_paths(xml: str) -> set[str | None]:
@@ -103,7 +102,9 @@ def _(step: st.StartGuest, context: Context) -> None:
 
 @undo.register
 def _(step: st.StartGuest, context: Context) -> None:
-    context.domain.destroy()
+    # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
+    if step.paths is not None and runs_on(context.domain, step.paths):
+        context.domain.destroy()
 
 
 @perform.register

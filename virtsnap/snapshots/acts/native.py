@@ -9,7 +9,7 @@ from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.acts.loading import put_back_refused, writable_paths
+from virtsnap.snapshots.acts.loading import put_back_refused
 from virtsnap.snapshots.definition import our_metadata, with_metadata_in_snapshot, with_revert_disks
 from virtsnap.snapshots.places import is_native_overlay
 from virtsnap.snapshots.run import Context, perform, undo
@@ -43,13 +43,28 @@ def _(step: st.RevertNatively, context: Context) -> None:
     domain = context.domain
     if runs_on_native(domain, step):
         domain.destroy()
-    # Where libvirt refused to start the guest it has put the snapshot's definition there, with the frozen files.
-    if writable_paths(domain.persistent_xml()) != writable_paths(step.previous_xml):
+    if _is_redefined(step, domain.persistent_xml()):
         context.define(step.previous_xml)
     put_back_refused(step.previous_xml, context)
     domain.redefine_snapshot(step.snapshot.xml, current=step.snapshot.is_current)
+    if step.current is not None and not step.snapshot.is_current:
+        domain.redefine_snapshot(domain.snapshot_xml(step.current), current=True)
     if not domain.is_active():
         _remove_native(step, context.host.files)
+
+
+def _is_redefined(step: st.RevertNatively, xml: str) -> bool:
+    """Say whether a definition is of this revert's making.
+
+    A disk is on an overlay of it; or on the frozen file itself, where libvirt refused to start the guest and has
+    put the snapshot's definition there.
+    """
+    now, before = (
+        {disk.target: disk.path for disk in read_disks(parse_xml(each))} for each in (xml, step.previous_xml)
+    )
+    return bool(native_overlays(step, xml)) or any(
+        now.get(target) == frozen != before.get(target) for target, frozen in step.frozen
+    )
 
 
 def _await_a_new_second(step: st.RevertNatively, files: HypervisorFiles) -> None:

@@ -29,7 +29,7 @@ class Revert:
     snapshot), `persistent_xml` the one for the next boot as it was at the
     save; `overlays` are the disks to be (target, path); `start` says whether
     an offline snapshot is to be booted; `now_s` is Unix time, `in_use` what the
-    domain and all snapshots stand on.
+    domain and all snapshots stand on, `current` the object that is the current one.
     """
 
     facts: Facts
@@ -43,6 +43,7 @@ class Revert:
     overlays: tuple[tuple[str, str], ...]
     owner_like: tuple[tuple[str, str], ...] = ()
     start: bool = True
+    current: str | None = None
     # A RAM file to be made for the guest, where it can share its blocks with the snapshot's
     ram_path: str | None = None
 

@@ -42,8 +42,8 @@ class NativeEngine:
         again = RevertNatively(
             snapshot=revert.snapshot, has_memory=has_memory, previous_xml=revert.previous_persistent_xml,
             frozen=tuple((disk.target, disk.frozen.path) for disk in revert.facts.disks), since_s=revert.now_s,
-            there=revert.in_use,
+            there=revert.in_use, current=revert.current,
         )
         if has_memory or not revert.start:
             return (*stop, again)
-        return (*stop, again, StartGuest())
+        return (*stop, again, StartGuest(paths=None))

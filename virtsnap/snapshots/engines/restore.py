@@ -43,7 +43,7 @@ class RestoreEngine:
             xml=on_new_overlays(revert.persistent_xml, overlays), previous_xml=revert.previous_persistent_xml
         )
         if revert.facts.memory is None or revert.saved_xml is None:
-            return (*stop, define, StartGuest()) if revert.start else (*stop, define)
+            return (*stop, define, StartGuest(paths=tuple(overlays.values()))) if revert.start else (*stop, define)
         domain = parse_xml(on_new_overlays(revert.saved_xml, overlays))
         start_quickly(domain)
         restore = RestoreMemory(memory_path=revert.facts.memory.path, xml=to_text(domain))
