@@ -16,17 +16,18 @@ from typing import Self
 from virtsnap.domain_xml.endpoints import Endpoint, read_endpoints
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import read_ram_file
-from virtsnap.errors import BusyError, ExistsError, UnsupportedError, VirtsnapError
+from virtsnap.errors import BusyError, ExistsError, HypervisorError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
 from virtsnap.host.chains import read_chain
 from virtsnap.host.confinement import needs_of_ram_in_files, read_confinement
+from virtsnap.host.files import Layer
 from virtsnap.host.guest_ram import can_share_blocks, ram_problem
 from virtsnap.snapshots import acts as _acts  # noqa: F401 - it makes `run` know its steps
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.catalog import Snapshot, with_facts
 from virtsnap.snapshots.check import Instant, SnapshotVerdict, Verdict, check_snapshot, obstacles, remarks
-from virtsnap.snapshots.depth import longest_line, most_layers
+from virtsnap.snapshots.depth import MOST_LAYERS, base_to_stand_on, is_limited, longest_line
 from virtsnap.snapshots.digests import Digests, require_verified
 from virtsnap.snapshots.engines import EngineName, SaveEngineName, choose_engine
 from virtsnap.snapshots.engines.instant import PROTECTS_FILES, InstantSave, obstacle
@@ -213,33 +214,47 @@ class SnapshotDomain:
     def _save_on_a_short_chain(
         self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
     ) -> Outcome:
-        """Save; where one more layer would be too many for this libvirt, flatten first.
+        """Save; where one more layer would be too many, shorten the chain first.
 
-        A warning says so, and `bytes["pulled"]` of the outcome what it cost.
+        A warning says so, and `bytes["pulled"]` of the outcome what it cost. Where it cannot be shortened the
+        save is made all the same, unless this libvirt could not start a guest on the chain.
         """
-        most = most_layers(self._host.libvirt_version)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
         def prepare_if_short(view: View) -> _Prepared:
-            if most is not None and longest_line(view) >= most and self._can_be_flattened(view):
+            prepared = prepare(view)
+            if longest_line(view) >= MOST_LAYERS and self._can_be_shortened(view):
                 raise _ChainTooLongError
-            return prepare(view)
+            return prepared
 
         try:
             return self._operate(op, prepare_if_short, timeout_s=timeout_s, watch=watch)
         except _ChainTooLongError:
-            flattened = self.flatten(timeout_s=timeout_s, watch=watch)
-        saved = self._operate(op, prepare, timeout_s=timeout_s, watch=watch)
+            shortened = self._shorten(timeout_s=timeout_s, watch=watch)
+        left_s = None if deadline is None else deadline - time.monotonic()
+        saved = self._operate(op, prepare, timeout_s=left_s, watch=watch)
         return replace(
-            saved, phases_s=_added(flattened.phases_s, saved.phases_s), bytes={**flattened.bytes, **saved.bytes},
-            warnings=(f"{self.name}: flattened first, this libvirt starts no guest on more than {most} layers",
-                      *flattened.warnings, *saved.warnings),
+            saved, phases_s=_added(shortened.phases_s, saved.phases_s), bytes={**shortened.bytes, **saved.bytes},
+            warnings=(*shortened.warnings, *saved.warnings),
         )
 
-    def _can_be_flattened(self, view: View) -> bool:
+    def _can_be_shortened(self, view: View) -> bool:
         try:
-            return bool(self._plan_flatten(view).steps)
+            return bool(self._plan_flatten(view, wholly=False).steps)
         except UnsupportedError:
             return False
+
+    def _shorten(self, *, timeout_s: float | None, watch: Watch | None) -> Outcome:
+        try:
+            done = self._operate("flatten", lambda view: _Prepared(plan=self._plan_flatten(view, wholly=False)),
+                                 timeout_s=timeout_s, watch=watch)
+        except HypervisorError as exc:
+            if is_limited(self._host.libvirt_version):
+                raise
+            return Outcome(op="flatten", domain=self.name, name="", state=self.state(), phases_s={},
+                           warnings=(f"its chain of layers could not be shortened: {exc.message}",))
+        said = f"{self.name}: its chain had {MOST_LAYERS} layers and was shortened first"
+        return replace(done, warnings=(said, *done.warnings))
 
     def plan_save(
         self, name: str, *, directory: str | None = None, durable: bool = False,
@@ -453,22 +468,24 @@ class SnapshotDomain:
         """
 
         def prepare(view: View) -> _Prepared:
-            return _Prepared(plan=self._plan_flatten(view))
+            return _Prepared(plan=self._plan_flatten(view, wholly=True))
 
         return self._operate("flatten", prepare, timeout_s=timeout_s, watch=watch)
 
     def plan_flatten(self) -> Plan:
         """Say what `flatten` would do, and touch nothing."""
-        return self._plan_flatten(self._look())
+        return self._plan_flatten(self._look(), wholly=True)
 
-    def _plan_flatten(self, view: View) -> Plan:
-        disks = (*view.disks, *view.persistent_disks)
-        own = {
-            disk.path: layer for disk in disks if disk.is_writable and disk.path and disk.path in view.chains
-            for layer in reversed(read_chain(self._host.files, disk.path, disk.format))
-            if not view.was_made_for_us(layer.path)
-        }
-        return planning.plan_flatten(view, own=own)
+    def _plan_flatten(self, view: View, *, wholly: bool) -> Plan:
+        """Plan to have all disks stand on the user's own files, or on what is left of a chain that was long."""
+        bases: dict[str, Layer] = {}
+        for disk in (*view.disks, *view.persistent_disks):
+            if disk.is_writable and disk.path and disk.path in view.chains:
+                chain = read_chain(self._host.files, disk.path, disk.format)
+                own = next((n for n, layer in enumerate(chain) if not view.was_made_for_us(layer.path)), None)
+                if own is not None:
+                    bases[disk.path] = chain[own] if wholly else base_to_stand_on(chain, own)
+        return planning.plan_flatten(view, bases=bases)
 
     # Recover
 

@@ -401,10 +401,10 @@ def _remove(unneeded: Unneeded) -> tuple[Step, ...]:
 # Flatten
 
 
-def plan_flatten(view: View, *, own: Mapping[str, Layer]) -> Plan:
-    """Plan to shorten the chains under the domain's disks; `own` gives the user's own file under each of them.
+def plan_flatten(view: View, *, bases: Mapping[str, Layer]) -> Plan:
+    """Plan to shorten the chains under the domain's disks; `bases` gives what each of them shall stand on.
 
-    The disk takes in what the layers between hold, and stands on the user's own image then. It is the
+    The disk takes in what the layers between hold, and stands on that file then. It is the
     only file that is written to, and nothing stands on it; so every snapshot stays as it is, byte by byte.
     On failure: UnsupportedError where a chain cannot be followed, or a disk is itself part of a snapshot.
     """
@@ -418,11 +418,11 @@ def plan_flatten(view: View, *, own: Mapping[str, Layer]) -> Plan:
         chain = view.chains.get(disk.path or "", ())
         if disk.path is None or not chain:
             raise UnsupportedError(f"{view.name}: the chain of disk {disk.target} cannot be followed")
-        if disk.path not in own or own[disk.path].path in chain[:2]:
+        if disk.path not in bases or bases[disk.path].path in chain[:2]:
             continue
         if disk.path in frozen or disk.has_block_job:
             raise UnsupportedError(f"{view.name}: disk {disk.target} is part of a snapshot, or in a block job")
-        base = own[disk.path]
+        base = bases[disk.path]
         steps.append(PullLayers(target=disk.target, path=disk.path, base_path=base.path, base_format=base.format,
                                 layers=chain.index(base.path) - 1, is_active=view.is_active))
         short[disk.target] = disk.path
@@ -433,7 +433,9 @@ def plan_flatten(view: View, *, own: Mapping[str, Layer]) -> Plan:
     line: set[str] = set(view.ram_of_the_line())
     for disk in disks:
         chain = view.chains[disk.path or ""]
-        line |= {*chain[chain.index(own[disk.path or ""].path):], chain[0]} if disk.target in short else set(chain)
+        if disk.target in short:
+            chain = (chain[0], *chain[chain.index(bases[chain[0]].path):])
+        line |= set(chain)
     unneeded = view.unneeded(gone=(), kept=view.catalog.snapshots, line=frozenset(line),
                              abandoned=view.files_of_the_line() or frozenset())
     afterwards = list(_remove(unneeded))
