@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -88,7 +88,7 @@ def build_guest(flavour: Kernel = "cloud", *, cache: Path = CACHE) -> GuestFiles
             with tempfile.TemporaryDirectory(dir=cache) as work:
                 made = Path(work) / "made"
                 made.mkdir()
-                _build_into(made, Path(work), _kernel_package(KERNEL_PACKAGES[flavour], cache))
+                _build_into(made, Path(work), _kernel_packages(KERNEL_PACKAGES[flavour], cache))
                 made.rename(ready)
     return GuestFiles(kernel=ready / "vmlinuz", initramfs=ready / "initramfs", disk=ready / "disk.qcow2")
 
@@ -100,12 +100,14 @@ def _inputs_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _build_into(made: Path, work: Path, package: Path) -> None:
+def _build_into(made: Path, work: Path, packages: Sequence[Path]) -> None:
     tree = work / "package"
-    _run("dpkg-deb", "--extract", package, tree)
-    kernel = next((tree / "boot").glob("vmlinuz-*"), None)
+    for package in packages:
+        _run("dpkg-deb", "--extract", package, tree)
+    places = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
+    kernel = next((found for place in places for found in tree.glob(place)), None)
     if kernel is None:
-        raise GuestBuildError(f"{package.name} has no /boot/vmlinuz-*")
+        raise GuestBuildError(f"{', '.join(package.name for package in packages)}: there is no kernel in it")
     shutil.copyfile(kernel, made / "vmlinuz")
     (made / "initramfs").write_bytes(_initramfs(tree))
     _make_disk(made / "disk.qcow2", work)
@@ -114,36 +116,46 @@ def _build_into(made: Path, work: Path, package: Path) -> None:
 # --- the kernel package ---------------------------------------------------------------------
 
 
-def _kernel_package(name: str, cache: Path) -> Path:
-    """Fetch the package that the metapackage `name` stands for, or take the one fetched before."""
+def _kernel_packages(name: str, cache: Path) -> list[Path]:
+    """Fetch what the metapackage `name` stands for, or take what was fetched before.
+
+    Debian 12 and 13 have the kernel and its modules in one package, testing has them in two.
+    """
     folder = cache / name
-    for kept in sorted(folder.glob("*.deb")):
-        return kept
-    folder.mkdir(exist_ok=True)
-    failure = _download(name, folder, ())
-    if failure is not None:
-        # The machine's own package lists are missing or too old: use lists of our own.
-        lists = cache / "apt-lists"
-        (lists / "partial").mkdir(parents=True, exist_ok=True)
-        own = ("-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={lists}")
-        update_failure = _apt_get(folder, (*own, "update"))
-        second_failure = _download(name, folder, own)
-        if second_failure is not None:
-            why = "\n".join(filter(None, (failure, update_failure, second_failure)))
-            raise GuestBuildError(f"cannot download {name}:\n{why}")
-    return next(iter(sorted(folder.glob("*.deb"))))
+    complete = folder / "complete"
+    if not complete.exists():
+        folder.mkdir(exist_ok=True)
+        failure = _download(name, folder, ())
+        if failure is not None:
+            # The machine's own package lists are missing or too old: use lists of our own.
+            lists = cache / "apt-lists"
+            (lists / "partial").mkdir(parents=True, exist_ok=True)
+            own = ("-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={lists}")
+            update_failure = _apt_get(folder, (*own, "update"))
+            second_failure = _download(name, folder, own)
+            if second_failure is not None:
+                why = "\n".join(filter(None, (failure, update_failure, second_failure)))
+                raise GuestBuildError(f"cannot download {name}:\n{why}")
+        complete.touch()
+    return sorted(folder.glob("*.deb"))
 
 
 def _download(name: str, folder: Path, options: tuple[str, ...]) -> str | None:
-    """Download the real kernel package into `folder`; None, or why not."""
+    """Download the real kernel packages into `folder`; None, or why not."""
+    images, said = _depends(name, "image", options)
+    if not images:
+        return f"apt-cache knows no {name}: {said}"
+    parts, _ = _depends(images[0], "binary|modules", options)
+    return _apt_get(folder, (*options, "download", images[0], *parts))
+
+
+def _depends(name: str, kinds: str, options: tuple[str, ...]) -> tuple[list[str], str]:
+    """Give those packages of a kernel that a package needs, and what apt-cache said besides."""
     shown = subprocess.run(
         ["apt-cache", *options, "depends", "--important", name],
         check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    names = re.findall(r"^\s+Depends: (linux-image-\S+)$", shown.stdout, re.MULTILINE)
-    if not names:
-        return f"apt-cache knows no {name}: {shown.stderr.strip()}"
-    return _apt_get(folder, (*options, "download", names[0]))
+    return re.findall(rf"^\s+Depends: (linux-(?:{kinds})-\S+)$", shown.stdout, re.MULTILINE), shown.stderr.strip()
 
 
 def _apt_get(folder: Path, words: tuple[str, ...]) -> str | None:
