@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -38,6 +39,47 @@ def test_a_chain_of_overlays_is_followed_to_a_raw_base(tmp_path: Path) -> None:
     assert top.stat().st_mode & 0o777 == 0o600
     with pytest.raises(HypervisorError, match="exists"):
         FILES.make_overlay(str(top), backing_path=str(base), backing_format="raw", virtual_bytes=1, owner=None)
+
+
+@pytest.mark.parametrize("size", [0, 512, 2**20 + 512, 2**29, 2**29 + 512, 20 * 2**30, 5 * 2**40 + 512])
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_an_overlay_is_what_qemu_img_makes(tmp_path: Path, size: int, kind: str) -> None:
+    base, top, theirs = (tmp_path / name for name in ("base of: it, ü", "top", "theirs"))
+    qemu_img("create", "-f", kind, base, size)
+    FILES.make_overlay(str(top), backing_path=str(base), backing_format=kind, virtual_bytes=size, owner=None)
+    qemu_img("create", "-f", "qcow2", "-b", base, "-F", kind, theirs, size)
+    qemu_img("check", top)
+    told = []
+    for path in (top, theirs):
+        shown = subprocess.run(["qemu-img", "info", "--output=json", path], check=True, capture_output=True)
+        told.append({key: value for key, value in json.loads(shown.stdout).items()
+                     if key not in ("filename", "actual-size", "children")})
+    assert told[0] == told[1]
+
+
+def test_an_overlay_can_be_written_to_and_shows_what_is_under_it(tmp_path: Path) -> None:
+    base, top, expected = (tmp_path / name for name in ("base", "top", "expected"))
+    size = 2**30
+    for path in (base, expected):
+        path.write_bytes(bytes(range(256)) * 4096)
+        os.truncate(path, size)
+    FILES.make_overlay(str(top), backing_path=str(base), backing_format="raw", virtual_bytes=size, owner=None)
+    pieces = [(0, 4096), (70_000, 130_000), (2**29 - 4096, 8192), (size - 512, 512)]
+    with expected.open("rb+") as file:
+        for number, (at, count) in enumerate(pieces):
+            write = f"write -P {number + 1} {at} {count}"
+            subprocess.run(["qemu-io", "-c", write, top], check=True, capture_output=True)
+            file.seek(at)
+            file.write(bytes([number + 1]) * count)
+    qemu_img("check", top)
+    qemu_img("compare", "-f", "qcow2", "-F", "raw", top, expected)
+
+
+def test_a_name_that_no_header_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="too long"):
+        FILES.make_overlay(str(tmp_path / "top"), backing_path="/" + "x" * 1023, backing_format="raw",
+                           virtual_bytes=512, owner=None)
+    assert not (tmp_path / "top").exists()
 
 
 def test_a_missing_layer_and_one_that_is_no_qcow2_are_told(tmp_path: Path) -> None:

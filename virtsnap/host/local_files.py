@@ -15,6 +15,7 @@ from virtsnap.domain_xml.beside_disks import StatePlace
 from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host import state_archive
 from virtsnap.host.files import FileFacts, new_digest
+from virtsnap.host.qcow2 import empty_overlay
 
 
 class LocalFiles:
@@ -151,22 +152,26 @@ class LocalFiles:
     def make_overlay(self, path: str, *, backing_path: str, backing_format: str, virtual_bytes: int,
                      owner: tuple[int, int] | None) -> None:
         """See HypervisorFiles."""
-        if Path(path).exists():
-            raise HypervisorError(f"{path}: exists already")
-        # -u: the size is known, so the backing file is neither opened nor locked
-        words = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", backing_path, "-F", backing_format,
-                 path, str(virtual_bytes)]
-        failed = f"{path}: cannot make the overlay"
+        written, size = empty_overlay(
+            virtual_bytes=virtual_bytes, backing_path=backing_path, backing_format=backing_format
+        )
         try:
-            _run(words, failed=failed, umask=0o077)
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError as exc:
+            raise HypervisorError(f"{path}: exists already") from exc
+        except OSError as exc:
+            raise HypervisorError(f"{path}: cannot make the overlay: {exc.strerror}") from exc
+        try:
+            for at, data in written.items():
+                os.pwrite(made, data, at)
+            os.truncate(made, size)
             if owner is not None and os.geteuid() == 0:
-                os.chown(path, *owner)
+                os.fchown(made, *owner)
         except OSError as exc:
             self.remove(path)
-            raise HypervisorError(f"{failed}: {exc.strerror}") from exc
-        except HypervisorError:
-            self.remove(path)
-            raise
+            raise HypervisorError(f"{path}: cannot make the overlay: {exc.strerror}") from exc
+        finally:
+            os.close(made)
 
     def make_private(self, path: str) -> None:
         """See HypervisorFiles."""
@@ -229,9 +234,9 @@ def _device_bytes(path: str) -> int:
         raise HypervisorError(f"{path}: {exc.strerror}") from exc
 
 
-def _run(words: list[str], *, failed: str, umask: int = -1) -> None:
+def _run(words: list[str], *, failed: str) -> None:
     try:
-        subprocess.run(words, check=True, capture_output=True, text=True, umask=umask)
+        subprocess.run(words, check=True, capture_output=True, text=True)
     except FileNotFoundError as exc:
         raise HypervisorError("qemu-img is not on the PATH", hint="install the package qemu-utils") from exc
     except subprocess.CalledProcessError as exc:

@@ -1,7 +1,7 @@
-"""The header of a qcow2 file becomes what a chain check needs: size, backing file, its format.
+"""The header of a qcow2 file becomes what a chain check needs; a size and a file under it, an empty overlay.
 
-Read here and not by qemu-img: a process for each layer costs 20 ms, and
-qemu-img wants a lock on a file that a guest has open.
+Here and not by qemu-img: a process for each layer costs 7 to 20 ms, within a
+load, and qemu-img wants a lock on a file that a guest has open.
 Format: QEMU's docs/interop/qcow2.txt.
 """
 
@@ -20,6 +20,10 @@ _INCOMPATIBLE_OFFSET = 72
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4
 _MAX_BACKING_BYTES = 1023
 _HEAD_BYTES = 4096
+# What `qemu-img create` makes as well: version 3, clusters of 64 KiB, reference counts of 16 bits
+_CLUSTER_BITS, _REFCOUNT_ORDER = 16, 4
+_CLUSTER = 1 << _CLUSTER_BITS
+_HEADER_V3 = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,31 @@ def read_qcow2_header(files: HypervisorFiles, path: str) -> Qcow2Header | None:
         backing_format=_backing_format(head, header_bytes) if backing else None,
         is_corrupt=bool(incompatible & _CORRUPT),
     )
+
+
+def empty_overlay(*, virtual_bytes: int, backing_path: str, backing_format: str) -> tuple[dict[int, bytes], int]:
+    """Give what stands where in an empty qcow2 file over another, and how long that file is.
+
+    A cluster each for the header, the table of reference counts and the only block of them; then the L1 table,
+    which is all zeros, a hole: nothing is allocated. On failure: UnsupportedError for a name that is too long.
+    """
+    name = backing_path.encode()
+    if len(name) > _MAX_BACKING_BYTES:
+        raise UnsupportedError(f"{backing_path}: the name is too long for a backing file")
+    virtual_bytes = -(-virtual_bytes // 512) * 512
+    entries = -(-virtual_bytes // (_CLUSTER * _CLUSTER // 8))
+    clusters = 3 + -(-entries * 8 // _CLUSTER)
+    kind = backing_format.encode()
+    extensions = struct.pack(">II", _BACKING_FORMAT, len(kind)) + kind + bytes(-len(kind) % 8) + bytes(8)
+    header = _HEADER_V3.pack(
+        _MAGIC, 3, _HEADER_V3.size + len(extensions), len(name), _CLUSTER_BITS, virtual_bytes, 0,
+        entries, 3 * _CLUSTER, _CLUSTER, 1, 0, 0, 0, 0, 0, _REFCOUNT_ORDER, _HEADER_V3.size,
+    )
+    return {
+        0: header + extensions + name,
+        _CLUSTER: struct.pack(">Q", 2 * _CLUSTER),
+        2 * _CLUSTER: struct.pack(">H", 1) * clusters,
+    }, clusters * _CLUSTER
 
 
 def _backing_format(head: bytes, at: int) -> str | None:
