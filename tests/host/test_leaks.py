@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,29 @@ def test_nothing_is_left_of_many_cycles(farm: GuestFarm, host: PrivateLibvirtd, 
         assert names_in_libvirt(guest) == set()
         # what the line stands on stays
         assert len(own_files(guest)) == 1
+
+
+def test_connections_close_as_well_in_a_process_that_has_listened_to_events(host_uri: str) -> None:
+    program = """if True:
+        import os, sys, time
+        from virtsnap.host import connect
+        from virtsnap.host.pauses import PauseWatch
+        PauseWatch(sys.argv[1]).close()
+
+        def counted(most: int | None = None) -> int:
+            for _ in range(100):  # closed by the loop's thread
+                found = len(os.listdir("/proc/self/fd"))
+                if most is None or found <= most:
+                    break
+                time.sleep(0.05)
+            return found
+
+        time.sleep(1)
+        before = counted()
+        for _ in range(5):
+            with connect(sys.argv[1]) as host:
+                host.domains()
+        print(counted(before) - before)
+    """
+    done = subprocess.run([sys.executable, "-c", program, host_uri], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

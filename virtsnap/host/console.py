@@ -6,7 +6,7 @@ happens is the caller's to decide (`Ended`); here a stream is opened, and bytes
 are moved between it and two descriptors by libvirt's event loop.
 
 libvirt wants its event loop registered before the connection is opened:
-`register_event_loop` first, then `connect`.
+`virtsnap.host.event_loop.register_event_loop` first, then `connect`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,6 @@ Ended = Literal["escape", "signal", "stream", "output", "connection"]
 _TICK_MS = 50
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _MOST_PENDING_BYTES = 1 << 20
-_registered = False
-
-
-def register_event_loop() -> None:
-    """Register libvirt's event loop, once in a process."""
-    global _registered
-    if not _registered:
-        libvirt.virEventRegisterDefaultImpl()
-        _registered = True
 
 
 class Console:

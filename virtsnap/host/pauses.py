@@ -1,7 +1,7 @@
 """QEMU's STOP and RESUME events of libvirt's domains, with QEMU's own times, become pauses.
 
-A thread of its own runs libvirt's event loop: make a `PauseWatch` before the
-other connections of the process.
+A thread runs libvirt's event loop from the first `PauseWatch` on: make it before
+the other connections of the process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import libvirt
 import libvirt_qemu
 
-from virtsnap.host.console import register_event_loop
+from virtsnap.host.event_loop import keep_running
 from virtsnap.host.translate import translated
 
 _LATE_S = 1.0
@@ -47,14 +47,11 @@ class PauseWatch:
     """
 
     def __init__(self, uri: str | None) -> None:
-        register_event_loop()
+        keep_running()
         self._found: dict[str, list[RunEvent]] = {}
         self._changed = threading.Condition()
-        self._over = False
-        self._thread = threading.Thread(target=self._loop, daemon=True)
         with translated(f"cannot connect to {uri or 'libvirt'}"):
             self._connection = libvirt.open(uri)
-        self._thread.start()
         with translated("cannot listen to QEMU's events"):
             self._callbacks = [
                 libvirt_qemu.qemuMonitorEventRegister(self._connection, None, word, self._on_event, None, 0)
@@ -65,8 +62,6 @@ class PauseWatch:
         """Stop listening."""
         for callback in self._callbacks:
             libvirt_qemu.qemuMonitorEventDeregister(self._connection, callback)
-        self._over = True
-        self._thread.join(5)
         self._connection.close()
 
     def take(self, domain: str) -> list[RunEvent]:
@@ -88,10 +83,3 @@ class PauseWatch:
                 RunEvent(at_s=seconds + micros / 1e6, runs=event == "RESUME")
             )
             self._changed.notify_all()
-
-    def _loop(self) -> None:
-        # It comes back at least so often to see whether it is still wanted.
-        timer = libvirt.virEventAddTimeout(100, lambda *_: None, None)
-        while not self._over:
-            libvirt.virEventRunDefaultImpl()
-        libvirt.virEventRemoveTimeout(timer)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError, UsageError
 from virtsnap.host import connect as connect_host
 from virtsnap.host.console import Console as GuestConsole
-from virtsnap.host.console import register_event_loop
+from virtsnap.host.event_loop import register_event_loop
 from virtsnap.snapshots import leaving
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.api import SnapshotDomain, SnapshotHost, _Prepared
