@@ -18,19 +18,28 @@ from virtsnap.errors import HypervisorError
 from virtsnap.snapshots.acts import loading, native
 from virtsnap.snapshots.api import SnapshotDomain
 from virtsnap.snapshots.definition import with_revert_disks
+from virtsnap.snapshots.engines import EngineName
 
 # What a guest cannot be started without that has this in it, when libvirt is told that QEMU lacks it
 NEEDED, HAS_IT = "VGA", "<video><model type='vga'/></video>"
 
 
-def assert_boots(guest: RunningGuest, domain: SnapshotDomain, token: str) -> None:
-    """Start it twice from the disks that it has."""
+def assert_is_as_before(
+    farm: GuestFarm, guest: RunningGuest, domain: SnapshotDomain, line: list[str],
+    *, engines: Sequence[EngineName | None] = (None,),
+) -> None:
+    """See that it is off on its line, boots from it twice, and that `s` loads."""
+    assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
+    assert farm.disagreements() == []
     for _ in range(2):
         guest.domain.create()
         guest.console.wait_disk()
-        assert guest.console.check("cat /mnt/token") == token
+        assert guest.console.check("cat /mnt/token") == "two"
         guest.domain.destroy()
         assert domain.recover() is None
+    for engine in engines:
+        domain.load_snapshot("s", engine=engine)
+        assert tokens(guest) == ("one", "one")
 
 
 def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
@@ -48,11 +57,7 @@ def test_a_restore_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
             patch.setattr(loading, "start_as_always", lambda _: False)  # not tried a second time
             with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
                 domain.load_snapshot("s")
-        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
-        assert farm.disagreements() == []
-        assert_boots(guest, domain, "two")
-        domain.load_snapshot("s")
-        assert tokens(guest) == ("one", "one")
+        assert_is_as_before(farm, guest, domain, line)
 
 
 def test_a_recovery_that_libvirt_refuses_leaves_one_definition(
@@ -79,11 +84,7 @@ def test_a_recovery_that_libvirt_refuses_leaves_one_definition(
             recovered = domain.recover()
         assert recovered is not None
         assert (recovered.how, "vga" in str(recovered.warnings)) == ("undone", True)
-        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
-        assert farm.disagreements() == []
-        assert_boots(guest, domain, "two")
-        domain.load_snapshot("s")
-        assert tokens(guest) == ("one", "one")
+        assert_is_as_before(farm, guest, domain, line)
 
 
 def test_a_revert_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
@@ -109,11 +110,6 @@ def test_a_revert_that_libvirt_refuses_leaves_the_disks_of_before_bootable(
             patch.setattr(native, "with_revert_disks", without_vga)
             with pytest.raises(HypervisorError, match=r"(?s)vga.* is shut off now"):
                 domain.load_snapshot("s", engine="native")
-        assert disk_files(guest, live=True) == disk_files(guest, live=False) == line
         assert own_files(guest) == before
         assert [each.name for each in domain.snapshots() if each.is_current] == ["t"]
-        assert farm.disagreements() == []
-        assert_boots(guest, domain, "two")
-        for engine in ("native", "restore"):
-            domain.load_snapshot("s", engine=engine)
-            assert tokens(guest) == ("one", "one")
+        assert_is_as_before(farm, guest, domain, line, engines=("native", "restore"))

@@ -175,3 +175,8 @@ def _read_only(keys: Mapping[str, Any]) -> object:
 
 def _is_on(value: object) -> bool:
     return value is True or value in ("on", "yes", "true", "y")
+
+
+def writable_paths(xml: str) -> set[str | None]:
+    """Give the files of the disks that a domain may write to."""
+    return {disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}

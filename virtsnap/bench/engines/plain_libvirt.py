@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from virtsnap.bench.engines import OPERATION_TIMEOUT_S, EngineRow
@@ -11,6 +12,16 @@ from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.host.local_files import LocalFiles
 from virtsnap.host.programs import call_program
 from virtsnap.snapshots.definition import on_new_overlays, snapshot_request
+
+
+def with_fresh_overlays(saved: str, path_of: Callable[[str], str]) -> str:
+    """Give a saved definition on new overlays, each at `path_of` its disk's target, which are made."""
+    overlays = {}
+    for disk in read_disks(parse_xml(saved)):
+        if disk.is_writable and disk.path is not None:
+            overlays[disk.target] = path_of(disk.target)
+            overlay_over(disk.path, overlays[disk.target])
+    return on_new_overlays(saved, overlays)
 
 
 class BareSnapshot(DomainGuest):
@@ -52,13 +63,9 @@ class DestroyAndRestore(BareSnapshot):
         """See Engine."""
         memory = self._memory(name)
         self._domain.destroy()
-        saved = self._host.saved_xml(memory)
-        overlays = {}
-        for disk in read_disks(parse_xml(saved)):
-            if disk.is_writable and disk.path is not None:
-                overlays[disk.target] = self._overlay(name, disk.target)
-                overlay_over(disk.path, overlays[disk.target])  # instead of the one of the save, which is left now
-        self._host.restore(memory, on_new_overlays(saved, overlays), paused=False)
+        # Over the overlay of the save, which is left now
+        changed = with_fresh_overlays(self._host.saved_xml(memory), lambda target: self._overlay(name, target))
+        self._host.restore(memory, changed, paused=False)
 
 
 class Virsh(DomainGuest):
@@ -131,14 +138,10 @@ class VirshSparse(VirshSave):
             LocalFiles().remove(path)
 
     def _go_on_from(self, memory: str, name: str) -> None:
-        saved = self._host.saved_xml(memory)
-        overlays = {}
-        for disk in read_disks(parse_xml(saved)):
-            if disk.is_writable and disk.path is not None:
-                overlays[disk.target] = str(self._machine.folder / f"{name}-{disk.target}.qcow2")
-                overlay_over(disk.path, overlays[disk.target])
         changed = Path(f"{memory}.xml")
-        changed.write_text(on_new_overlays(saved, overlays))
+        changed.write_text(with_fresh_overlays(
+            self._host.saved_xml(memory), lambda target: str(self._machine.folder / f"{name}-{target}.qcow2")
+        ))
         self._virsh("restore", memory, "--xml", str(changed), "--running", *self._CHANNELS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.domain_xml.live import parse_xml, writable_paths
 from virtsnap.domain_xml.quick_start import start_as_always
 from virtsnap.errors import VirtsnapError
 from virtsnap.host import Domain
@@ -71,11 +71,6 @@ def put_back_refused(wanted: str, context: Context) -> None:
     finally:
         domain.destroy()
         context.define(wanted)  # the only one now, or the one for a start where that failed
-
-
-def writable_paths(xml: str) -> set[str | None]:
-    """Give the files of the disks that a domain may write to."""
-    return {disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}
 
 
 def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:

@@ -7,7 +7,7 @@ disk files than the image does.
 
 from __future__ import annotations
 
-from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.domain_xml.live import parse_xml, writable_paths
 from virtsnap.domain_xml.quick_start import start_quickly
 from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.definition import on_new_overlays
@@ -43,8 +43,7 @@ class RestoreEngine:
             xml=on_new_overlays(revert.persistent_xml, overlays), previous_xml=revert.previous_persistent_xml
         )
         if revert.facts.memory is None or revert.saved_xml is None:
-            disks = read_disks(parse_xml(define.xml))
-            boot = StartGuest(paths=tuple(disk.path for disk in disks if disk.is_writable and disk.path))
+            boot = StartGuest(paths=tuple(sorted(filter(None, writable_paths(define.xml)))))
             return (*stop, define, boot) if revert.start else (*stop, define)
         domain = parse_xml(on_new_overlays(revert.saved_xml, overlays))
         start_quickly(domain)
