@@ -12,6 +12,7 @@ from tests.faults.guest_with_two import GuestWithTwo
 from tests.host.test_save_and_load import tokens
 from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host import Domain, Host
+from virtsnap.host.monitor import Monitor
 from virtsnap.snapshots.tree import SnapshotTree, connect_tree
 
 # Verb and its words: the calls that it makes at most, on any host, and what it makes of the snapshots.
@@ -43,13 +44,14 @@ class Refusing:
             for name, member in vars(kind).items():
                 if callable(member) and not name.startswith("_") and name != "close":
                     monkeypatch.setattr(kind, name, self._wrapped(f"{kind.__name__}.{name}", member))
+        monkeypatch.setattr(Monitor, "_ask", self._wrapped("Monitor", Monitor._ask))
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(real)
         def call(*args: Any, **named: Any) -> Any:
             self.seen += 1
             if self.seen - 1 == self.index:
-                self.refused = name
+                self.refused = f"{name}{args[1:]}"
                 raise HypervisorError(f"injected at call {self.index}, {name}")
             return real(*args, **named)
 

@@ -13,6 +13,7 @@ from virtsnap.host.chains import read_chain
 from virtsnap.snapshots.definition import our_metadata
 from virtsnap.snapshots.names import is_temporary
 from virtsnap.snapshots.observe import facts_of, observe_catalog
+from virtsnap.snapshots.origin import ORIGIN_NS
 from virtsnap.snapshots.preflight import require_loadable
 
 
@@ -27,8 +28,11 @@ def disagreements(host: Host, name: str, *, beside: Iterable[Path]) -> list[str]
     # One that is shut off may have another definition for its next start than for afterwards, after a refusal.
     definitions = [("persistent", domain.persistent_xml()), ("live", domain.live_xml())]
     for which, xml in definitions:
-        if "urn:virtsnap" in xml:
-            found.append(f"metadata of ours in the {which} definition: {our_metadata(xml)}")
+        ours = set(our_metadata(xml))
+        if which == "live" and domain.is_active() and _is_private(xml):
+            ours.discard(("virtsnap", ORIGIN_NS))  # what it was loaded from, for as long as it runs
+        if ours:
+            found.append(f"metadata of ours in the {which} definition: {ours}")
     on = [{disk.target: disk.path for disk in read_disks(parse_xml(xml)) if disk.is_writable}
           for _, xml in definitions]
     if any(disks != on[0] for disks in on):
@@ -78,3 +82,8 @@ def _is_plain_virshs(path: str) -> bool:
     """Say whether libvirt named a file after a snapshot of plain virsh's: nobody but its user removes that."""
     suffix = Path(path).suffix.removeprefix(".")
     return suffix not in ("qcow2", "mem", "ram", "state", "part", "new") and not suffix.isdigit()
+
+
+def _is_private(xml: str) -> bool:
+    ram = read_ram_file(parse_xml(xml))
+    return ram is not None and not ram.is_shared

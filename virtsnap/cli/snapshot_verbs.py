@@ -215,7 +215,7 @@ def list_(settings: Settings, vm: str) -> None:
 
 
 def _memory_bytes(facts: Facts) -> int:
-    return sum(held.size_bytes for held in (facts.memory, facts.ram) if held is not None)
+    return sum(held.size_bytes for held in (facts.memory, facts.ram if facts.has_own_ram else None) if held)
 
 
 def decimal(size_bytes: int) -> str:

@@ -116,6 +116,15 @@ def obstacles(domain: etree._Element) -> list[str]:
     return found
 
 
+def can_leave_pages_out(domain: etree._Element) -> bool:
+    """Say whether RAM is the only thing that this architecture's QEMU sends while its guest runs on.
+
+    pseries sends its hash table so (`spapr/htab`), s390x the attributes of its storage (`s390-stattr`).
+    """
+    kind = domain.find("os/type")
+    return kind is not None and not kind.get("arch", "").startswith(("ppc64", "s390"))
+
+
 def gives_memory_back(domain: etree._Element) -> bool:
     """Say whether the guest may give pages back: QEMU then punches holes into the file behind its RAM."""
     memory, current = domain.find("memory"), domain.find("currentMemory")

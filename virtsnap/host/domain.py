@@ -8,7 +8,6 @@ virtsnap's errors. What to call in which order is decided in
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -17,7 +16,8 @@ from typing import Any, Literal
 
 import libvirt
 
-from virtsnap.errors import HypervisorError, OperationTimeoutError
+from virtsnap.errors import OperationTimeoutError
+from virtsnap.host.monitor import Monitor
 from virtsnap.host.qemu_process import ended
 from virtsnap.host.translate import translated
 
@@ -74,6 +74,7 @@ class Domain:
         with translated("cannot read the domain's identity"):
             self.name: str = handle.name()
             self.uuid: str = handle.UUIDString()
+        self.monitor = Monitor(handle, self.name)
 
     # What it is
 
@@ -106,6 +107,11 @@ class Domain:
         """Give the definition in force (the live one of a running domain), secrets included."""
         with translated(f"{self.name}: cannot read its definition"):
             return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+
+    def migratable_xml(self) -> str:
+        """Give the live definition as libvirt puts it into a memory image, secrets included."""
+        with translated(f"{self.name}: cannot read its definition"):
+            return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE))
 
     def persistent_xml(self) -> str:
         """Give the definition for the next boot, secrets included."""
@@ -326,46 +332,6 @@ class Domain:
 
     def _snapshot(self, object_name: str) -> Any:
         return self._handle.snapshotLookupByName(object_name)
-
-    def set_migration_capability(self, name: str, on: bool) -> None:
-        """Switch a capability of QEMU's for what it next writes its state by; libvirt taints the domain."""
-        with translated(f"{self.name}: cannot set {name} in QEMU"):
-            self._ask_qemu("migrate-set-capabilities", capabilities=[{"capability": name, "state": on}])
-
-    def migration_capabilities(self) -> Mapping[str, bool]:
-        """Ask the running QEMU which capabilities are on."""
-        with translated(f"{self.name}: cannot ask QEMU for its capabilities"):
-            return {found["capability"]: bool(found["state"])
-                    for found in self._ask_qemu("query-migrate-capabilities")}
-
-    def qemu_version(self) -> tuple[int, int]:
-        """Ask the running QEMU for its version."""
-        with translated(f"{self.name}: cannot ask QEMU for its version"):
-            found = self._ask_qemu("query-version")["qemu"]
-            return int(found["major"]), int(found["minor"])
-
-    def _ask_qemu(self, command: str, **arguments: Any) -> Any:
-        """Send a command past libvirt; on failure: HypervisorError with QEMU's words, libvirtError."""
-        import libvirt_qemu
-
-        request = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
-        answer = json.loads(libvirt_qemu.qemuMonitorCommand(self._handle, request, 0))
-        if "error" in answer:
-            raise HypervisorError(f"{self.name}: QEMU refuses {command}: {answer['error'].get('desc', '')}")
-        return answer["return"]
-
-    def migration_blockers(self) -> tuple[str, ...]:
-        """Ask QEMU why it could not write its state out; nothing where it could, or does not say.
-
-        libvirt marks a domain whose monitor was used so as tainted, and logs it.
-        """
-        import libvirt_qemu
-
-        try:
-            answer = json.loads(libvirt_qemu.qemuMonitorCommand(self._handle, '{"execute":"query-migrate"}', 0))
-        except (libvirt.libvirtError, ValueError):
-            return ()
-        return tuple(str(reason) for reason in answer.get("return", {}).get("blocked-reasons", ()))
 
     # Block jobs
 

@@ -7,25 +7,27 @@ bytes, the definition with a cookie, then QEMU's migration stream.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from virtsnap.errors import HypervisorError
 from virtsnap.host.files import HypervisorFiles
+from virtsnap.host.qemu_stream import Bytes, read_setup
 
 _MAGIC = b"LibvirtQemudSave"
 _PARTIAL = b"LibvirtQemudPart"  # libvirt writes this first and the other magic when all is on disk
 _HEADER_BYTES = 92
+_WORDS_BYTES = 36  # of it; the rest is zeros
+_VERSION = 2  # QEMU_SAVE_VERSION, the only one since libvirt 0.9
 _QEMU_MAGIC = b"QEVM"
 _RAW = 0
 _ROOM = 1 << 16  # libvirt leaves as much for a longer definition
-# Of QEMU's stream
-_SECTION_START, _SUBSECTION, _CONFIGURATION = 0x01, 0x05, 0x07
-_END_OF_SETUP, _FOOTER = 0x10, 0x7E
 _MOST_OF_SETUP = 1 << 16
 
 
@@ -58,34 +60,27 @@ def change_image(path: str, change: Callable[[str], str], *, runs: bool) -> None
     """
     try:
         with Path(path).open("rb+") as image:
-            head = image.read(_HEADER_BYTES)
-            magic, version, data_bytes, _runs, compressed, cookie_at = struct.unpack_from("<16s5I", head)
-            if magic != _MAGIC or compressed != _RAW:
-                raise HypervisorError(
-                    f"{path}: is compressed, or no memory image; the RAM beside it needs a plain one",
-                    hint="leave snapshot_image_format in qemu.conf at raw",
-                )
-            data = image.read(data_bytes)
-            text, _, _ = data.partition(b"\0")
-            cookie = data[cookie_at:].partition(b"\0")[0] + b"\0" if cookie_at else b""
-            new = change(text.decode()).encode() + b"\0"
-            new_cookie_at = len(new) if cookie else 0
-            new += cookie
+            head = _read_head(image)
+            new = change(head.xml).encode() + b"\0"
+            data_bytes = head.data_bytes
+            new_cookie_at = len(new) if head.cookie else 0
+            new += head.cookie
             stream = image.read(len(_QEMU_MAGIC) + _MOST_OF_SETUP)
-            setup = read_setup(stream)
+            source = Bytes(stream)
+            setup = read_setup(source)
             if not setup.is_marked and len(new) <= data_bytes:
-                header = _header(version, data_bytes, runs, new_cookie_at, head)
+                header = head.changed(data_bytes, new_cookie_at, runs=runs)
                 image.seek(0)
                 image.write(header + new.ljust(data_bytes, b"\0"))
                 return
             new = new.ljust(len(new) + _ROOM, b"\0")
-            rest = stream[setup.end :] + image.read()
+            rest = stream[source.at :] + image.read()
             owner = os.fstat(image.fileno())
         beside = Path(f"{path}.new")
         beside.unlink(missing_ok=True)
         beside.touch(mode=0o600, exist_ok=False)
         with beside.open("wb") as written:
-            written.write(_header(version, len(new), runs, new_cookie_at, head) + new)
+            written.write(head.changed(len(new), new_cookie_at, runs=runs) + new)
             written.write(setup.without_marks + rest)
             if os.geteuid() == 0:
                 os.fchown(written.fileno(), owner.st_uid, owner.st_gid)
@@ -94,8 +89,73 @@ def change_image(path: str, change: Callable[[str], str], *, runs: bool) -> None
         raise HypervisorError(f"{path}: the memory image cannot be changed: {exc}") from exc
 
 
-def _header(version: int, data_bytes: int, runs: bool, cookie_at: int, head: bytes) -> bytes:
-    return struct.pack("<16s5I", _MAGIC, version, data_bytes, runs, _RAW, cookie_at) + head[36:]
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """What comes before the stream: libvirt's words, the definition, and a cookie of libvirt's own, or nothing."""
+
+    words: bytes
+    xml: str
+    cookie: bytes
+
+    @property
+    def data_bytes(self) -> int:
+        """Give how many bytes definition, cookie and padding take."""
+        return int(struct.unpack_from("<I", self.words, 20)[0])
+
+    def changed(self, data_bytes: int, cookie_at: int, *, runs: bool) -> bytes:
+        """Write the words for another definition."""
+        version = struct.unpack_from("<I", self.words, 16)[0]
+        return _words(data_bytes, cookie_at, runs=runs, version=version) + self.words[_WORDS_BYTES:]
+
+
+def _words(data_bytes: int, cookie_at: int, *, runs: bool, version: int = _VERSION) -> bytes:
+    return struct.pack("<16s5I", _MAGIC, version, data_bytes, runs, _RAW, cookie_at)
+
+
+def _read_head(image: BinaryIO) -> _Head:
+    """Read an image up to its stream; on failure: HypervisorError for what is no plain image."""
+    words = image.read(_HEADER_BYTES)
+    magic, _, data_bytes, _, compressed, cookie_at = struct.unpack_from("<16s5I", words)
+    if magic != _MAGIC or compressed != _RAW:
+        raise HypervisorError(
+            f"{image.name}: is compressed, or no memory image; the RAM beside it needs a plain one",
+            hint="leave snapshot_image_format in qemu.conf at raw",
+        )
+    data = image.read(data_bytes)
+    cookie = data[cookie_at:].partition(b"\0")[0] + b"\0" if cookie_at else b""
+    return _Head(words=words, xml=data.partition(b"\0")[0].decode(), cookie=cookie)
+
+
+def read_definition(path: str) -> str:
+    """Give the definition in a memory image on this machine; on failure: HypervisorError."""
+    try:
+        with Path(path).open("rb") as image:
+            return _read_head(image).xml
+    except (OSError, struct.error, ValueError) as exc:
+        raise HypervisorError(f"{path}: the memory image cannot be read: {exc}") from exc
+
+
+@contextlib.contextmanager
+def new_image(path: str, *, xml: str, cookie: str | None) -> Iterator[BinaryIO]:
+    """Make a private memory image with this definition and libvirt's cookie; the block writes the stream.
+
+    Until the block is done the image says, as libvirt's own do, that it is partial; where it fails there is none.
+    On failure: HypervisorError, OSError.
+    """
+    text = xml.encode() + b"\0"
+    data = text + (b"" if cookie is None else cookie.encode() + b"\0")
+    data = data.ljust(len(data) + _ROOM, b"\0")
+    words = _words(len(data), 0 if cookie is None else len(text), runs=True).ljust(_HEADER_BYTES, b"\0")
+    made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(made, "wb") as image:
+            image.write(_PARTIAL + words[len(_PARTIAL) :] + data)
+            yield image
+            image.seek(0)
+            image.write(_MAGIC)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
 
 
 def stream_start(data: bytes | mmap.mmap) -> int:
@@ -105,71 +165,3 @@ def stream_start(data: bytes | mmap.mmap) -> int:
     if magic != _MAGIC or compressed != _RAW or data[begin : begin + 4] != _QEMU_MAGIC:
         raise ValueError("it is compressed, or no memory image")
     return begin
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """The beginning of a stream: the RAM's section and its blocks (name → bytes); where it ends.
-
-    `without_marks` is that beginning as a stream has it whose QEMU did not leave shared RAM out, which
-    `is_marked` one did.
-    """
-
-    section: int
-    names: Mapping[str, int]
-    end: int
-    is_marked: bool
-    without_marks: bytes
-
-
-def read_setup(stream: bytes | mmap.mmap, begin: int = 0) -> Setup:
-    """Read the beginning of a stream.
-
-    QEMU's migration/savevm.c and ram.c: magic, version, the configuration with its subsections, among them the
-    capabilities that both sides must have; then the RAM's setup, which gives each block its name, its length
-    and, only with that capability, its address; then, since QEMU 2.5, a footer.
-    On failure: ValueError, struct.error or IndexError for what is not understood.
-    """
-    if stream[begin + 8] != _CONFIGURATION:
-        raise ValueError("its stream has no configuration")
-    at = begin + 13 + struct.unpack_from(">I", stream, begin + 9)[0]
-    kept = bytearray(stream[begin:at])
-    marked = False
-    while stream[at] == _SUBSECTION:
-        length = stream[at + 1]
-        name, begun = stream[at + 2 : at + 2 + length], at
-        at += 2 + length + 4
-        if name == b"configuration/capabilities":
-            count = struct.unpack_from(">I", stream, at)[0]
-            capabilities = []
-            at += 4
-            for _ in range(count):
-                capabilities.append(stream[at + 1 : at + 1 + stream[at]])
-                at += 1 + stream[at]
-            if capabilities != [b"x-ignore-shared"]:
-                raise ValueError(f"its stream needs {capabilities}")
-            marked = True
-        elif name == b"configuration/target-page-bits":
-            at += 4
-            kept += stream[begun:at]
-        else:
-            raise ValueError(f"its stream has {name!r}")
-    if stream[at] != _SECTION_START or stream[at + 5 : at + 9] != b"\x03ram":
-        raise ValueError("its stream does not begin with the RAM")
-    section = struct.unpack_from(">I", stream, at + 1)[0]
-    total = struct.unpack_from(">Q", stream, at + 17)[0]
-    kept += stream[at : at + 25]
-    at, left = at + 25, total & ~0xFFF
-    names = {}
-    while left > 0:
-        named = at + 1 + stream[at]
-        size = struct.unpack_from(">Q", stream, named)[0]
-        names[bytes(stream[at + 1 : named]).decode()] = size
-        left -= size
-        kept += stream[at : named + 8]
-        at = named + (16 if marked else 8)
-    if left or struct.unpack_from(">Q", stream, at)[0] != _END_OF_SETUP:
-        raise ValueError("the setup of the RAM in its stream is not understood")
-    tail = 8 + (5 if stream[at + 8] == _FOOTER else 0)
-    kept += stream[at : at + tail]
-    return Setup(section=section, names=names, end=at + tail, is_marked=marked, without_marks=bytes(kept))

@@ -17,18 +17,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtsnap.errors import HypervisorError
-from virtsnap.host.memory_image import Setup, read_setup, stream_start
+from virtsnap.host.file_copies import copy_data
+from virtsnap.host.memory_image import stream_start
+from virtsnap.host.qemu_stream import (
+    COMMAND,
+    END_OF_PART,
+    FOOTER,
+    LAST_PART,
+    NUMBER,
+    PAGE,
+    PART,
+    SAME_BLOCK,
+    WHOLE_PAGE,
+    ZERO_PAGE,
+    Bytes,
+    Setup,
+    read_setup,
+)
 
-PAGE = 4096
-_PART, _END, _COMMAND, _FOOTER = 0x02, 0x03, 0x08, 0x7E
-_ZERO_PAGE, _WHOLE_PAGE, _END_OF_SECTION, _SAME_BLOCK = 0x02, 0x08, 0x10, 0x20
 _MOST_AT_ONCE = 512  # pages in one writev; Linux takes 1024
-_NUMBER = struct.Struct(">Q")
 
 
-def split_image(path: str, *, block: str, size_bytes: int, to: str, owner: tuple[int, int] | None) -> int:
+def split_image(
+    path: str, *, block: str, size_bytes: int, to: str, owner: tuple[int, int] | None, base: str | None = None
+) -> int:
     """Move the RAM `block` out of a memory image into the new private file `to`; give the bytes that it holds.
 
+    Pages that the image lacks come from the file `base`, of the same size, and are zeros where there is none.
     Doing it again where it was cut off, or was done, is no error: `to` is there only when it is whole, and
     the image is replaced after that.
     On failure: HypervisorError, and the image is as it was.
@@ -38,8 +53,8 @@ def split_image(path: str, *, block: str, size_bytes: int, to: str, owner: tuple
         with Path(path).open("rb") as image:
             # Not closed: it could not be while a traceback holds a view of it
             data = mmap.mmap(image.fileno(), 0, prot=mmap.PROT_READ)
-            begin = stream_start(data)
-            setup = read_setup(data, begin)
+            source = Bytes(data, stream_start(data))
+            setup = read_setup(source)
             if setup.names.get(block) != size_bytes:
                 raise ValueError(f"it has no RAM {block} of {size_bytes} bytes")
             unfinished.unlink(missing_ok=True)
@@ -48,8 +63,11 @@ def split_image(path: str, *, block: str, size_bytes: int, to: str, owner: tuple
                 os.ftruncate(ram.fileno(), size_bytes)
                 if owner is not None and os.geteuid() == 0:
                     os.fchown(ram.fileno(), *owner)
-                mover = _Mover(memoryview(data), block=block, ram=ram.fileno(), pages=size_bytes // PAGE)
-                moved = mover.move(setup)
+                if base is not None:
+                    _copy(base, ram.fileno())
+                mover = _Mover(memoryview(data), block=block, ram=ram.fileno(), pages=size_bytes // PAGE,
+                               is_empty=base is None)
+                moved = mover.move(setup, source.at)
                 held = os.fstat(ram.fileno()).st_blocks * 512
             if moved.pages == 0:
                 unfinished.unlink()
@@ -61,7 +79,7 @@ def split_image(path: str, *, block: str, size_bytes: int, to: str, owner: tuple
             small.unlink(missing_ok=True)
             small.touch(mode=0o600)
             with small.open("wb") as written:
-                written.write(data[: setup.end])
+                written.write(data[: source.at])
                 written.write(moved.kept)
                 written.write(data[moved.rest :])
                 if os.geteuid() == 0:
@@ -76,6 +94,13 @@ def split_image(path: str, *, block: str, size_bytes: int, to: str, owner: tuple
                               hint="`virtsnap save --engine libvirt` leaves it in") from exc
 
 
+def _copy(base: str, ram: int) -> None:
+    with Path(base).open("rb") as given:
+        if os.fstat(given.fileno()).st_size != os.fstat(ram).st_size:
+            raise ValueError(f"{base} has another size")
+        copy_data(given.fileno(), ram)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Moved:
     """What is left of the RAM's sections, where the devices' begin, and how many pages were moved."""
@@ -88,34 +113,35 @@ class _Moved:
 class _Mover:
     """Goes through the sections of the RAM, page by page."""
 
-    def __init__(self, data: memoryview, *, block: str, ram: int, pages: int) -> None:
+    def __init__(self, data: memoryview, *, block: str, ram: int, pages: int, is_empty: bool) -> None:
         self._data, self._block, self._ram = data, block.encode(), ram
-        self._there = bytearray(pages)
+        # Where something may be that a page of zeros has to replace
+        self._there = bytearray(pages) if is_empty else bytearray(b"\1") * pages
         self._kept = bytearray()
         self._pages = 0
 
-    def move(self, setup: Setup) -> _Moved:
+    def move(self, setup: Setup, begin: int) -> _Moved:
         """Go through all sections; on failure: ValueError for what is not understood."""
-        data, at, name = self._data, setup.end, b""
+        data, at, name = self._data, begin, b""
         while True:
             kind = data[at]
-            if kind == _COMMAND:  # a word from source to target, since QEMU 10: number, length, contents
+            if kind == COMMAND:  # a word from source to target, since QEMU 10: number, length, contents
                 end = at + 5 + struct.unpack_from(">H", data, at + 3)[0]
                 self._kept += data[at:end]
                 at = end
                 continue
-            if kind not in (_PART, _END) or struct.unpack_from(">I", data, at + 1)[0] != setup.section:
+            if kind not in (PART, LAST_PART) or struct.unpack_from(">I", data, at + 1)[0] != setup.section:
                 raise ValueError(f"a section of kind {kind} among those of the RAM")
             self._kept += data[at : at + 5]
             at, name = self._move_pages(at + 5, name)
-            if data[at] == _FOOTER:
+            if data[at] == FOOTER:
                 self._kept += data[at : at + 5]
                 at += 5
-            if kind == _END:
+            if kind == LAST_PART:
                 return _Moved(kept=bytes(self._kept), rest=at, pages=self._pages)
 
     def _move_pages(self, at: int, name: bytes) -> tuple[int, bytes]:
-        data, block, unpack = self._data, self._block, _NUMBER.unpack_from
+        data, block, unpack = self._data, self._block, NUMBER.unpack_from
         there, start = self._there, 0
         pieces: list[memoryview] = []
         write: Callable[[list[memoryview], int], None] = self._write
@@ -124,16 +150,16 @@ class _Mover:
             flags, address = word & (PAGE - 1), word & -PAGE
             begun = at
             at += 8
-            if flags == _END_OF_SECTION:
+            if flags == END_OF_PART:
                 break
-            if not flags & _SAME_BLOCK:
+            if not flags & SAME_BLOCK:
                 length = data[at]
                 name = bytes(data[at + 1 : at + 1 + length])
                 at += 1 + length
-            kind = flags & ~_SAME_BLOCK
-            if kind == _WHOLE_PAGE:
+            kind = flags & ~SAME_BLOCK
+            if kind == WHOLE_PAGE:
                 size = PAGE
-            elif kind == _ZERO_PAGE:
+            elif kind == ZERO_PAGE:
                 size = 1
             else:
                 raise ValueError(f"a page with the flags {flags:#x}")
@@ -143,7 +169,7 @@ class _Mover:
                 continue
             self._pages += 1
             number = address // PAGE
-            if kind == _ZERO_PAGE:
+            if kind == ZERO_PAGE:
                 if there[number]:
                     write(pieces, start)
                     pieces = []

@@ -15,14 +15,16 @@ from typing import Self
 
 from virtsnap.domain_xml.endpoints import Endpoint, read_endpoints
 from virtsnap.domain_xml.live import parse_xml
-from virtsnap.domain_xml.ram_file import read_ram_file
+from virtsnap.domain_xml.ram_file import can_leave_pages_out, read_ram_file
 from virtsnap.errors import BusyError, ExistsError, HypervisorError, UnsupportedError, VirtsnapError
 from virtsnap.host import Domain, Host
 from virtsnap.host import connect as connect_host
+from virtsnap.host.asked_ram import PagesRefusedError
 from virtsnap.host.chains import read_chain
 from virtsnap.host.confinement import needs_of_ram_in_files, read_confinement
 from virtsnap.host.files import Layer
 from virtsnap.host.guest_ram import can_share_blocks, ram_problem
+from virtsnap.host.private_pages import private_pages
 from virtsnap.snapshots import acts as _acts  # noqa: F401 - it makes `run` know its steps
 from virtsnap.snapshots import plan as planning
 from virtsnap.snapshots.catalog import Snapshot, with_facts
@@ -30,11 +32,12 @@ from virtsnap.snapshots.check import Instant, SnapshotVerdict, Verdict, check_sn
 from virtsnap.snapshots.depth import MOST_LAYERS, base_to_stand_on, is_limited, longest_line
 from virtsnap.snapshots.digests import Digests, require_verified
 from virtsnap.snapshots.engines import EngineName, SaveEngineName, choose_engine
-from virtsnap.snapshots.engines.instant import PROTECTS_FILES, InstantSave, obstacle
+from virtsnap.snapshots.engines.instant import PROTECTS_FILES, InstantSave, moves_changes, obstacle
 from virtsnap.snapshots.gc import Garbage, find_garbage
 from virtsnap.snapshots.journal import Keeper
 from virtsnap.snapshots.lock import Lock
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
+from virtsnap.snapshots.origin import read_origin
 from virtsnap.snapshots.places import new_token
 from virtsnap.snapshots.preflight import require_files_of, require_loadable, require_places, require_room_for
 from virtsnap.snapshots.recover import Recovered, recover
@@ -149,6 +152,7 @@ class SnapshotDomain:
     def __init__(self, host: Host, domain: Domain) -> None:
         self._host = host
         self._domain = domain
+        self._gives_pages = True
 
     @property
     def name(self) -> str:
@@ -209,7 +213,21 @@ class SnapshotDomain:
             require_room_for(self._host.files, plan)
             return _Prepared(plan=plan)
 
-        return self._save_on_a_short_chain("save", prepare, timeout_s=timeout_s, watch=watch)
+        return self._save("save", prepare, timeout_s=timeout_s, watch=watch)
+
+    def _save(
+        self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
+    ) -> Outcome:
+        """Save; where QEMU does not give single pages of its RAM, save again with all of it, and warn."""
+        try:
+            return self._save_on_a_short_chain(op, prepare, timeout_s=timeout_s, watch=watch)
+        except PagesRefusedError as exc:
+            if not self._domain.is_active():
+                raise
+            self._gives_pages = False
+            saved = self._save_on_a_short_chain(op, prepare, timeout_s=timeout_s, watch=watch)
+            said = f"{exc.message}: all of it was written, which takes longer"
+            return replace(saved, warnings=(*saved.warnings, said))
 
     def _save_on_a_short_chain(
         self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
@@ -296,16 +314,34 @@ class SnapshotDomain:
             return None, "the hypervisor is on another machine"
         if not view.is_active:
             return None, "it is shut off"
-        version = (0, 0) if ram is None else self._domain.qemu_version()
+        version = (0, 0) if ram is None else self._domain.monitor.version()
         reason = obstacle(view, qemu_version=version)
         if reason is None and ram is not None:
             reason = ram_problem(view.uuid, path=ram.path, size_bytes=ram.size_bytes)
         if reason is not None or ram is None:
             return None, reason
-        return InstantSave(
+        found = InstantSave(
             ram_path=ram.path, size_bytes=ram.size_bytes, is_read_only=version >= PROTECTS_FILES,
             is_private=not ram.is_shared,
-        ), None
+        )
+        return self._since_the_load(found, view) if found.is_private else found, None
+
+    def _since_the_load(self, instant: InstantSave, view: View) -> InstantSave:
+        """See whether what a guest has changed since it was loaded is enough to save."""
+        domain = parse_xml(view.live_xml)
+        origin = read_origin(domain)
+        held = self._host.files.facts_of(instant.ram_path)
+        if origin is None or held is None or not self._gives_pages or not can_leave_pages_out(domain):
+            return instant
+        ram = origin.ram
+        if (ram.path, ram.size_bytes, ram.mtime_ns) != (instant.ram_path, held.size_bytes, held.mtime_ns):
+            return instant
+        try:
+            pieces = private_pages(view.uuid, path=ram.path, size_bytes=instant.size_bytes)
+        except HypervisorError:
+            return instant
+        changed = sum(end - first for first, end in pieces)
+        return replace(instant, origin=origin, moves_changes=moves_changes(changed, held_bytes=held.held_bytes))
 
     # Load
 
@@ -436,7 +472,7 @@ class SnapshotDomain:
         """
         with self._held("check"):
             view = observe(self._host, self._domain, refuse_managed_save=False)
-            blockers = self._domain.migration_blockers() if view.is_active else ()
+            blockers = self._domain.monitor.migration_blockers() if view.is_active else ()
             digests = Digests(self._host.files) if deep else None
             verdicts: list[SnapshotVerdict] = []
             for snapshot in view.catalog.snapshots:

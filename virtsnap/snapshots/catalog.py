@@ -16,8 +16,10 @@ daemon restarts):
     </virtsnap:snapshot>
 
 `ram` is there where the memory image leaves the guest's RAM to a file beside it
-(the engine `instant`). The first layer of a disk is the file that was the disk at the save; `overlay`
-is the file that the save put on top. `state` is the archive of UEFI variables
+(the engine `instant`): its own, or the one of a snapshot from which the guest was
+loaded, where the image holds what it changed since. The first layer of a disk
+is the file that was the disk at the save; `overlay` is the file that the save
+put on top. `state` is the archive of UEFI variables
 and TPM state, where there are such and no memory; a record that has it is of
 format 2, any other of format 1. Once somebody has read a file whole, its
 `memory`, `ram`, `layer` or `state` has a `blake2b` (16 bytes, in hex). Other elements
@@ -36,6 +38,7 @@ from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.errors import NoSuchSnapshotError, UnsupportedError
 from virtsnap.host.files import Layer
 from virtsnap.snapshots.names import decode_name, encode_name, is_temporary
+from virtsnap.snapshots.places import ram_path
 
 FORMAT = 2
 _FORMAT_WITHOUT_STATE = 1
@@ -102,14 +105,21 @@ class Facts:
         return "libvirt" if self.ram is None else "instant"
 
     @property
+    def has_own_ram(self) -> bool:
+        """Say whether a RAM file was made for this snapshot, and not for one before it."""
+        return self.ram is not None and self.ram.path == ram_path(self.folder, self.id)
+
+    @property
     def own_files(self) -> tuple[str, ...]:
-        """Name the files that are this snapshot's alone: nothing can stand on them."""
-        return tuple(saved.path for saved in (self.memory, self.ram, self.beside) if saved is not None)
+        """Name the files that were made for this snapshot beside its disks."""
+        ram = self.ram if self.has_own_ram else None
+        return tuple(saved.path for saved in (self.memory, ram, self.beside) if saved is not None)
 
     @property
     def files(self) -> tuple[str, ...]:
         """Name every file that a load of the snapshot needs."""
-        return (*self.own_files, *(layer.path for disk in self.disks for layer in disk.layers))
+        held = tuple(saved.path for saved in (self.memory, self.ram, self.beside) if saved is not None)
+        return (*held, *(layer.path for disk in self.disks for layer in disk.layers))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,35 @@ def on_new_overlays(xml: str, overlays: Mapping[str, str]) -> str:
     return to_text(root)
 
 
+def disks_alone(request: str) -> str:
+    """Give a request for a snapshot of the disks and no memory."""
+    root = parse_xml(request)
+    for memory in root.findall("memory"):
+        memory.attrib.clear()
+        memory.set("snapshot", "no")
+    return to_text(root)
+
+
+def snapshot_record(
+    request: str, *, state: str, created_s: int, parent: str | None, domain: str, inactive_domain: str | None,
+    cookie: str | None,
+) -> str:
+    """Write the `<domainsnapshot>` that libvirt would have, had it done itself what `request` says."""
+    root = parse_xml(request)
+    etree.SubElement(root, "state").text = state
+    etree.SubElement(root, "creationTime").text = str(created_s)
+    if parent is not None:
+        etree.SubElement(etree.SubElement(root, "parent"), "name").text = parent
+    root.append(parse_xml(domain))
+    if inactive_domain is not None:
+        inactive = parse_xml(inactive_domain)
+        inactive.tag = "inactiveDomain"
+        root.append(inactive)
+    if cookie is not None:
+        root.append(parse_xml(cookie))
+    return to_text(root)
+
+
 def with_our_metadata(xml: str, elements: Iterable[etree._Element]) -> str:
     """Give a `<domain>` whose metadata holds these elements of virtsnap's and no others of virtsnap's."""
     root = parse_xml(xml)

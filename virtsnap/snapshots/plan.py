@@ -20,7 +20,7 @@ from virtsnap.snapshots import places
 from virtsnap.snapshots.catalog import Facts, SavedDisk, SavedMemory, SavedState, Snapshot
 from virtsnap.snapshots.definition import definitions_in_snapshot, on_new_overlays, snapshot_request
 from virtsnap.snapshots.engines import Engine, Revert
-from virtsnap.snapshots.engines.instant import InstantSave, plan_taking
+from virtsnap.snapshots.engines.instant import InstantSave, plan_taking, ram_of_save
 from virtsnap.snapshots.names import encode_name, is_temporary, temporary_name
 from virtsnap.snapshots.steps import (
     DefineDomain,
@@ -112,13 +112,13 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
     beside = () if with_memory else view.beside_disks
     archive = places.state_path(folder, request.token) if beside else None
     instant = request.instant if with_memory else None
-    ram = None if instant is None else places.ram_path(folder, request.token)
+    ram = ram_of_save(instant, folder=folder, token=request.token)
     object_name = encoded if old is None else temporary_name(request.token)
     facts = Facts(
         id=request.token, name=request.name, state=view.state if with_memory else "shutoff",
         created_ns=request.now_ns, folder=folder,
         memory=None if memory is None else SavedMemory(path=memory, size_bytes=0, mtime_ns=0),
-        ram=None if ram is None else SavedMemory(path=ram, size_bytes=0, mtime_ns=0),
+        ram=ram,
         disks=tuple(
             SavedDisk(target=disk.target, overlay_path=dict(overlays)[disk.target], layers=_layers_of(disk, view))
             for disk in view.writable_disks
@@ -142,7 +142,8 @@ def plan_save(request: SaveRequest, view: View) -> Plan:
         RequireAbsent(paths=(*facts.own_files, *(path for _, path in overlays))),
         *(() if archive is None else (KeepState(archive=archive, places=beside),)),
         *_overlays_of_a_shut_off_domain(view, dict(overlays)),
-        *plan_taking(take, view, instant=instant, ram_path=ram),
+        *plan_taking(take, view, instant=instant, ram_path=None if ram is None else ram.path,
+                     created_s=request.now_ns // 10**9),
         *((SyncFiles(paths=_all_files(facts)),) if request.durable else ()),
         RecordFacts(object_name=object_name, facts=facts, with_digests=request.with_digests),
     ]

@@ -269,16 +269,61 @@ class CopyRam(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveChanges(Step):
+    """Write the paused guest's memory image, with what it has changed of the RAM file at `ram_path`.
+
+    The guest has that file, of `size_bytes`, mapped privately; `cookie` is the one in the image that it was loaded
+    from. It cannot be done again later. Undo: remove the image.
+    """
+
+    phase = "changes"
+    is_noted = True
+    memory_path: str
+    ram_path: str
+    size_bytes: int
+    cookie: str | None
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"write the guest's state to {self.memory_path}, with the RAM that differs from {self.ram_path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSnapshot(Step):
+    """Have libvirt know a snapshot of which it took the disks, and we the memory.
+
+    `request` is what libvirt would have been asked for, `state` the guest's before it was paused, `parent` the
+    object that was the current one, `persistent_xml` the definition for the next boot. Undo: as TakeSnapshot.
+    """
+
+    phase = "record"
+    object_name: str
+    request: str
+    memory_path: str
+    state: str
+    created_s: int
+    parent: str | None
+    persistent_xml: str
+    cookie: str | None
+
+    def describe(self) -> str:
+        """See Step."""
+        return f"record the snapshot object {self.object_name}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitRam(Step):
     """Move the RAM of `size_bytes` out of the new snapshot's memory image into the file `path`.
 
-    Undo: remove that file; the image goes with the snapshot.
+    `base_path` is the RAM file that holds the pages which the image lacks. Undo: remove the new file; the image
+    goes with the snapshot.
     """
 
     phase = "split"
     memory_path: str
     size_bytes: int
     path: str
+    base_path: str | None = None
 
     def describe(self) -> str:
         """See Step."""

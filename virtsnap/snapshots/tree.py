@@ -100,7 +100,7 @@ class SnapshotTree(SnapshotDomain):
             _refuse_internal_beside(view.catalog)
             return _Prepared(plan=plan)
 
-        return self._save_on_a_short_chain("snapshot-create-as", prepare, timeout_s=timeout_s, watch=None)
+        return self._save("snapshot-create-as", prepare, timeout_s=timeout_s, watch=None)
 
     def create_as_asked(self, xml: str, *, disk_only: bool, asked: Collection[str]) -> str:
         """Have libvirt take an external snapshot whose files the caller names; give its name.

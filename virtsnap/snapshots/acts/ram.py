@@ -5,11 +5,13 @@ from __future__ import annotations
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
 from virtsnap.errors import HypervisorError
+from virtsnap.host.asked_ram import save_changes
 from virtsnap.host.guest_ram import begun_copy, clone_file, copy_ram, flush_ram, populate_file, qemu_user
-from virtsnap.host.memory_image import change_image
+from virtsnap.host.memory_image import change_image, read_definition
 from virtsnap.host.ram_stream import split_image
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.catalog import to_text
+from virtsnap.snapshots.catalog import strip_our_metadata, to_text
+from virtsnap.snapshots.definition import snapshot_record
 from virtsnap.snapshots.run import Context, perform, undo
 
 _LEFT_OUT = "x-ignore-shared"
@@ -29,13 +31,13 @@ def _(step: st.PauseGuest, context: Context) -> None:
 
 @perform.register
 def _(step: st.LeaveRamOut, context: Context) -> None:
-    context.domain.set_migration_capability(_LEFT_OUT, True)
+    context.domain.monitor.set_capability(_LEFT_OUT, True)
 
 
 @undo.register
 def _(step: st.LeaveRamOut, context: Context) -> None:
     if context.domain.is_active():
-        context.domain.set_migration_capability(_LEFT_OUT, False)
+        context.domain.monitor.set_capability(_LEFT_OUT, False)
 
 
 @perform.register
@@ -92,10 +94,35 @@ def _(step: st.CopyRam, context: Context) -> None:
 
 
 @perform.register
+def _(step: st.SaveChanges, context: Context) -> None:
+    definition = parse_xml(context.domain.migratable_xml())
+    strip_our_metadata(definition)
+    save_changes(
+        context.domain, xml=to_text(definition), cookie=step.cookie, block=RAM_ID, size_bytes=step.size_bytes,
+        ram_path=step.ram_path, to=step.memory_path, timeout_s=context.remaining_s(),
+    )
+
+
+@undo.register
+def _(step: st.SaveChanges, context: Context) -> None:
+    context.host.files.remove(step.memory_path)
+    if context.domain.is_active():
+        context.domain.monitor.forget_peer()
+
+
+@perform.register
+def _(step: st.RecordSnapshot, context: Context) -> None:
+    context.domain.redefine_snapshot(snapshot_record(
+        step.request, state=step.state, created_s=step.created_s, parent=step.parent,
+        domain=read_definition(step.memory_path), inactive_domain=step.persistent_xml, cookie=step.cookie,
+    ), current=True)
+
+
+@perform.register
 def _(step: st.SplitRam, context: Context) -> None:
     context.bytes["memory"] = split_image(
         step.memory_path, block=RAM_ID, size_bytes=step.size_bytes, to=step.path,
-        owner=qemu_user(context.domain.uuid),
+        owner=qemu_user(context.domain.uuid), base=step.base_path,
     )
 
 
@@ -108,7 +135,7 @@ def _(step: st.SplitRam, context: Context) -> None:
 @perform.register
 def _(step: st.TakeRamIn, context: Context) -> None:
     if context.domain.is_active():
-        context.domain.set_migration_capability(_LEFT_OUT, False)
+        context.domain.monitor.set_capability(_LEFT_OUT, False)
 
 
 @perform.register

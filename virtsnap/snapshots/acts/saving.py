@@ -140,7 +140,7 @@ def measured(files: HypervisorFiles, facts: Facts) -> Facts:
     if memory is not None:
         size, mtime = _size_and_time(files, memory.path)
         memory = SavedMemory(path=memory.path, size_bytes=size, mtime_ns=mtime)
-    if ram is not None:
+    if ram is not None and facts.has_own_ram:  # else it is frozen since an older save
         size, mtime = _size_and_time(files, ram.path)
         ram = SavedMemory(path=ram.path, size_bytes=size, mtime_ns=mtime)
     if beside is not None:

@@ -22,9 +22,12 @@ from pathlib import PurePosixPath
 
 from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, gives_memory_back, move_ram, obstacles, read_ram_file
-from virtsnap.snapshots.catalog import to_text
+from virtsnap.snapshots import places
+from virtsnap.snapshots.catalog import SavedMemory, to_text
+from virtsnap.snapshots.definition import disks_alone
 from virtsnap.snapshots.engines import Revert
 from virtsnap.snapshots.engines.restore import RestoreEngine
+from virtsnap.snapshots.origin import Origin
 from virtsnap.snapshots.steps import (
     BeginCopy,
     CloneRam,
@@ -34,7 +37,9 @@ from virtsnap.snapshots.steps import (
     PauseGuest,
     PlaceRam,
     PopulateRam,
+    RecordSnapshot,
     ResumeGuest,
+    SaveChanges,
     SplitRam,
     Step,
     StopGuest,
@@ -45,6 +50,8 @@ from virtsnap.snapshots.view import View
 
 # QEMU that can map a file privately and writable which it opened for reading only
 PROTECTS_FILES = (8, 2)
+# What a load reads in less than it takes to start QEMU
+_LEFT_IN_THE_IMAGE = 64 << 20
 
 
 class InstantEngine(RestoreEngine):
@@ -78,7 +85,9 @@ class InstantSave:
 
     `is_read_only` says whether loads shall open the copy for reading only, which QEMU 8.2 can;
     `shares_blocks` whether the copy will share the RAM's blocks; `is_private` whether the RAM is in pages of
-    QEMU's own, so that `ram_path` holds but what they were before the guest wrote to them.
+    QEMU's own, so that `ram_path` holds but what they were before the guest wrote to them. Then `origin` is
+    what the load said of that file, where it said it, and `moves_changes` says that too much was changed since
+    to be left in the image.
     """
 
     ram_path: str
@@ -86,6 +95,22 @@ class InstantSave:
     is_read_only: bool
     shares_blocks: bool = False
     is_private: bool = False
+    origin: Origin | None = None
+    moves_changes: bool = False
+
+
+def ram_of_save(instant: InstantSave | None, *, folder: str, token: str) -> SavedMemory | None:
+    """Give the RAM file of a snapshot to be: a new one, or the one that the guest was loaded from."""
+    if instant is None:
+        return None
+    if instant.origin is not None and not instant.moves_changes:
+        return instant.origin.ram
+    return SavedMemory(path=places.ram_path(folder, token), size_bytes=0, mtime_ns=0)
+
+
+def moves_changes(changed_bytes: int, *, held_bytes: int) -> bool:
+    """Say whether so much was changed of a RAM file of `held_bytes` that a load would be slow to read it."""
+    return changed_bytes > max(_LEFT_IN_THE_IMAGE, held_bytes // 8)
 
 
 def obstacle(view: View, *, qemu_version: tuple[int, int]) -> str | None:
@@ -103,7 +128,7 @@ def obstacle(view: View, *, qemu_version: tuple[int, int]) -> str | None:
 
 
 def plan_taking(
-    take: TakeSnapshot, view: View, *, instant: InstantSave | None, ram_path: str | None
+    take: TakeSnapshot, view: View, *, instant: InstantSave | None, ram_path: str | None, created_s: int
 ) -> list[Step]:
     """Plan how a snapshot is taken, by `instant` into `ram_path` or whole, and where its RAM then is."""
     if take.memory_path is None:
@@ -122,6 +147,8 @@ def plan_taking(
         is_read_only=instant.is_read_only, state=view.state,
     )
     runs = view.state == "running"
+    if instant.origin is not None:
+        return _plan_changes(take, view, instant, place, origin=instant.origin, created_s=created_s)
     if instant.is_private:
         return [
             *((PopulateRam(ram_path=instant.ram_path),) if runs else ()),
@@ -141,6 +168,32 @@ def plan_taking(
         CopyRam(ram_path=instant.ram_path, size_bytes=instant.size_bytes, path=ram_path, resumes=runs),
         TakeRamIn(),
         *((ResumeGuest(),) if runs else ()),
+        place,
+    ]
+
+
+def _plan_changes(
+    take: TakeSnapshot, view: View, instant: InstantSave, place: PlaceRam, *, origin: Origin, created_s: int,
+) -> list[Step]:
+    """Plan a save of private pages: the guest's own go into the image, which we write; libvirt does the disks.
+
+    The object comes last: until then it is none, and the save is taken back.
+    """
+    assert take.memory_path is not None
+    assert not take.asked  # those are libvirt's to fulfil, and nothing of it is by `instant`
+    runs = view.state == "running"
+    current = next((each.object_name for each in view.catalog.snapshots if each.is_current), None)
+    return [
+        *((PauseGuest(),) if runs else ()),
+        SaveChanges(memory_path=take.memory_path, ram_path=origin.ram.path, size_bytes=instant.size_bytes,
+                    cookie=origin.cookie),
+        replace(take, xml=disks_alone(take.xml), memory_path=None, asked=frozenset({"no-metadata"})),
+        *((ResumeGuest(),) if runs else ()),
+        *((SplitRam(memory_path=take.memory_path, size_bytes=instant.size_bytes, path=place.ram_path,
+                    base_path=origin.ram.path),) if instant.moves_changes else ()),
+        RecordSnapshot(object_name=take.object_name, request=take.xml, memory_path=take.memory_path,
+                       state=view.state, created_s=created_s, parent=current, persistent_xml=take.previous_xml,
+                       cookie=origin.cookie),
         place,
     ]
 

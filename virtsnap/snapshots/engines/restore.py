@@ -12,6 +12,7 @@ from virtsnap.domain_xml.quick_start import start_quickly
 from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.definition import on_new_overlays
 from virtsnap.snapshots.engines import Revert
+from virtsnap.snapshots.origin import origin_in_snapshot, set_origin
 from virtsnap.snapshots.steps import DefineDomain, MakeOverlay, RestoreMemory, StartGuest, Step, StopGuest
 
 
@@ -47,5 +48,7 @@ class RestoreEngine:
             return (*stop, define, boot) if revert.start else (*stop, define)
         domain = parse_xml(on_new_overlays(revert.saved_xml, overlays))
         start_quickly(domain)
+        if revert.facts.ram is not None and revert.ram_path is None:  # it will be mapped privately
+            set_origin(domain, origin_in_snapshot(revert.facts.ram, revert.snapshot.xml))
         restore = RestoreMemory(memory_path=revert.facts.memory.path, xml=to_text(domain))
         return (*stop, restore, define)
