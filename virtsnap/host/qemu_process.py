@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from virtsnap.host.kept_memory import kept_memory
+
 # QEMU flushes its disks on the way out; past this libvirt's own way is no slower.
 _END_TIMEOUT_S = 1.0
 # A parent that has not reaped it by then never does, or does so late (a container's PID 1).
@@ -49,8 +51,8 @@ def find_qemu(uuid: str) -> int | None:
 def ended(uuid: str, *, held: contextlib.ExitStack | None = None) -> Iterator[bool]:
     """End a domain's QEMU as libvirt would, and hide it from libvirt for the length of the block.
 
-    `held` gets the guest's RAM, where that is a file of ours without a name: the kernel takes a second for 4 GiB
-    to free, and QEMU is not gone before.
+    `held` gets the guest's RAM, where that is a file of ours without a name, and the process's memory: the kernel
+    takes a second for 4 GiB to free, and 0.2 s to take them out of the map, and QEMU is not gone before.
 
     Yields whether the process is gone. Where not, all is as it was but for the signal, and libvirt's own
     way ends it too: it may be out of sight or out of reach (another user's, or ptrace is restricted), hang,
@@ -106,12 +108,14 @@ def _end(uuid: str, kept: _Kept, held: contextlib.ExitStack | None) -> bool:
             kept.add(_duplicate(handle, fd))
         if not fds:
             return False
-        if held is not None:
-            for fd in _unnamed_ram_fds(pid):
-                held.callback(os.close, _duplicate(handle, fd))
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
-        if not select.select([handle], [], [], _END_TIMEOUT_S)[0]:
-            return False
+        with contextlib.ExitStack() as meanwhile:
+            if held is not None:
+                for fd in _unnamed_ram_fds(pid):
+                    held.callback(os.close, _duplicate(handle, fd))
+                meanwhile.enter_context(kept_memory(pid, until=held))
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            if not select.select([handle], [], [], _END_TIMEOUT_S)[0]:
+                return False
     finally:
         os.close(handle)
     deadline = time.monotonic() + _REAP_TIMEOUT_S
