@@ -38,10 +38,11 @@ def test_a_short_run_tells_loads_from_losses(
         "instant": (None, []), "instant-again": (None, []), "restore": (None, []), raw: (None, []),
         "virsh-save": (None, ["disk"]),
     }
-    for sample in samples.values():
+    for name, sample in samples.items():
         assert 0 < sample["pause_s"] <= sample["save_s"]
         assert sample["silence_s"] > 0.02, "the pulse stood still meanwhile"
         assert sample["answer_s"] > 0.02
-        assert sample["space_bytes"] > 32 << 20
+        # A save after a load shares the RAM file of the snapshot before
+        assert (sample["space_bytes"] > 32 << 20) is (name != "instant-again")
     assert set(samples["restore"]["load_phases_s"]) >= {"stop", "restore", "resume"}
     assert "**lost: disk**" in (tmp_path / "out" / "report.md").read_text()
