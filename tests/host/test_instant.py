@@ -52,6 +52,16 @@ def vm(farm: GuestFarm) -> Iterator[Vm]:
         yield guest, host.domain(guest.name)
 
 
+@pytest.fixture
+def loaded(vm: Vm) -> Vm:
+    """That guest after a load of its snapshot `first`: without reflinks its RAM is in private pages."""
+    guest, domain = vm
+    put(guest, "first")
+    domain.save_snapshot("first")
+    domain.load_snapshot("first")
+    return vm
+
+
 @pytest.fixture(scope="module")
 def reflinks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder on XFS with reflinks, in a file on a loop device."""
@@ -183,11 +193,8 @@ def test_a_save_after_a_load_writes_what_was_changed_and_all_that_is_in_no_file(
     assert guest.console.check("cat /ram/more; sha256sum /ram/large") == f"more\n{before}"
 
 
-def test_libvirts_own_revert_brings_back_a_snapshot_of_changes(vm: Vm, farm: GuestFarm) -> None:
-    guest, domain = vm
-    put(guest, "first")
-    domain.save_snapshot("first")
-    domain.load_snapshot("first")
+def test_libvirts_own_revert_brings_back_a_snapshot_of_changes(loaded: Vm, farm: GuestFarm) -> None:
+    guest, domain = loaded
     put(guest, "second")
     domain.save_snapshot("second")
     put(guest, "wrong")
@@ -202,11 +209,8 @@ def test_libvirts_own_revert_brings_back_a_snapshot_of_changes(vm: Vm, farm: Gue
     assert tokens(guest) == ("second", "second")
 
 
-def test_too_many_changes_become_a_ram_file_of_the_snapshots_own(vm: Vm) -> None:
-    guest, domain = vm
-    put(guest, "first")
-    domain.save_snapshot("first")
-    domain.load_snapshot("first")
+def test_too_many_changes_become_a_ram_file_of_the_snapshots_own(loaded: Vm) -> None:
+    guest, domain = loaded
     guest.console.check("dd if=/dev/urandom of=/ram/large bs=1M count=80 2>/dev/null")
     (ram,) = ram_files(guest.folder)
     before = digest(ram)
@@ -223,11 +227,10 @@ def test_too_many_changes_become_a_ram_file_of_the_snapshots_own(vm: Vm) -> None
     assert len(ram_files(guest.folder)) == 1
 
 
-def test_where_qemu_gives_no_single_pages_all_of_the_ram_is_saved(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
-    guest, domain = vm
-    put(guest, "first")
-    domain.save_snapshot("first")
-    domain.load_snapshot("first")
+def test_where_qemu_gives_no_single_pages_all_of_the_ram_is_saved(
+    loaded: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest, domain = loaded
     put(guest, "second")
     with monkeypatch.context() as patched:
         patched.setattr(Monitor, "device_state", lambda _: (_ for _ in ()).throw(HypervisorError("not allowed")))
@@ -238,11 +241,8 @@ def test_where_qemu_gives_no_single_pages_all_of_the_ram_is_saved(vm: Vm, monkey
     assert tokens(guest) == ("second", "second")
 
 
-def test_a_guest_that_somebody_else_loaded_is_saved_whole(vm: Vm) -> None:
-    guest, domain = vm
-    put(guest, "first")
-    domain.save_snapshot("first")
-    domain.load_snapshot("first")
+def test_a_guest_that_somebody_else_loaded_is_saved_whole(loaded: Vm) -> None:
+    guest, domain = loaded
     guest.domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, None, ORIGIN_NS,
                              libvirt.VIR_DOMAIN_AFFECT_LIVE)
     put(guest, "second")

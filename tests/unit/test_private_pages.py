@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from virtsnap.errors import HypervisorError
-from virtsnap.host import private_pages as module
+from virtsnap.host import qemu_process
 from virtsnap.host.private_pages import private_pages
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -20,7 +20,7 @@ SIZE = PAGES * PAGE
 
 @pytest.fixture(autouse=True)
 def qemu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_qemu", lambda _: os.getpid())
+    monkeypatch.setattr(qemu_process, "find_qemu", lambda _: os.getpid())
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -68,9 +68,9 @@ def test_what_is_not_mapped_whole_is_refused(mapped: tuple[Path, mmap.mmap]) -> 
 
 def test_no_qemu_and_no_right_to_look(mapped: tuple[Path, mmap.mmap], monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = mapped
-    monkeypatch.setattr(module, "find_qemu", lambda _: None)
+    monkeypatch.setattr(qemu_process, "find_qemu", lambda _: None)
     with pytest.raises(HypervisorError, match="not in sight"):
         private_pages("", path=str(path), size_bytes=SIZE)
-    monkeypatch.setattr(module, "find_qemu", lambda _: 0)
+    monkeypatch.setattr(qemu_process, "find_qemu", lambda _: 0)
     with pytest.raises(HypervisorError, match="may not be looked into"):
         private_pages("", path=str(path), size_bytes=SIZE)

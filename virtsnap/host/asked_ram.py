@@ -67,8 +67,8 @@ def save_changes(
     paused, its disks as they are.
     On failure: PagesRefusedError, OperationTimeoutError, and there is no file.
     """
-    pieces = private_pages(domain.uuid, path=ram_path, size_bytes=size_bytes)
     try:
+        pieces = private_pages(domain.uuid, path=ram_path, size_bytes=size_bytes)
         with new_image(to, xml=xml, cookie=cookie) as image:
             with domain.monitor.sending_state() as connection:
                 incoming = _Incoming(connection, timeout_s)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from virtsnap.errors import HypervisorError
 from virtsnap.host.file_copies import CopyInTwoParts, copy_data, populate
-from virtsnap.host.qemu_process import UNNAMED_RAM, find_qemu
+from virtsnap.host.process_maps import file_name
+from virtsnap.host.qemu_process import UNNAMED_RAM, find_qemu, looked_into
 
 _FICLONE = 0x40049409  # linux/fs.h
 _MOST_ROUNDS = 5
@@ -193,18 +194,12 @@ def share_blocks(source: int, target: int) -> bool:
 @contextlib.contextmanager
 def _opened(uuid: str, *, path: str, size_bytes: int) -> Iterator[tuple[int, int, int]]:
     """Open a guest's RAM; give the descriptor, and QEMU's user and group."""
-    pid = find_qemu(uuid)
-    if pid is None:
-        raise HypervisorError("its QEMU process is not in sight")
-    try:
+    with looked_into(uuid) as pid:
         user, group = _owner(pid)
         place = next((fd for fd in Path(f"/proc/{pid}/fd").iterdir() if _is_ram(fd, path)), None)
         if place is None:
             raise HypervisorError(f"its QEMU process has no RAM at {path} open")
         source = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise HypervisorError(f"its QEMU process may not be looked into ({exc.strerror})",
-                              hint="be root, or the user that QEMU runs as") from exc
     try:
         if os.fstat(source).st_size != size_bytes:
             raise HypervisorError(f"the file of its RAM has not the {size_bytes} bytes of its definition")
@@ -221,9 +216,7 @@ def _owner(pid: int) -> tuple[int, int]:
 
 def _is_ram(fd: Path, path: str) -> bool:
     try:
-        name = str(fd.readlink())
+        last = file_name(str(fd.readlink()))
     except OSError:
         return False
-    # By the last part alone: a QEMU in another mount namespace may have the folder under another name.
-    last = name.rpartition("/")[2].removesuffix(" (deleted)")
     return last == Path(path).name or last.startswith(UNNAMED_RAM)

@@ -14,7 +14,8 @@ import ctypes
 import errno
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+
+from virtsnap.host.process_maps import mappings
 
 _AT_ONCE = 1024  # IOV_MAX
 _PIECE = 256 << 10  # of so many bytes a call takes 10 to 50 ms; longer ones delay the end, shorter ones leave gaps
@@ -70,9 +71,7 @@ def _read_on(pid: int, reading: threading.Event, given_up: threading.Event) -> N
 def _a_place_to_read(pid: int) -> int | None:
     """Find so many bytes of the process's own code: they are there for as long as it is."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines():
-            addresses, rights, *_ = line.split()
-            first, last = (int(address, 16) for address in addresses.split("-"))
-            if rights.startswith("r-x") and last - first >= _PIECE:
-                return first
+        for mapping in mappings(pid):
+            if mapping.rights.startswith("r-x") and mapping.length >= _PIECE:
+                return mapping.address
     return None

@@ -61,10 +61,8 @@ def change_image(path: str, change: Callable[[str], str], *, runs: bool) -> None
     try:
         with Path(path).open("rb+") as image:
             head = _read_head(image)
-            new = change(head.xml).encode() + b"\0"
+            new, new_cookie_at = _data(change(head.xml), head.cookie)
             data_bytes = head.data_bytes
-            new_cookie_at = len(new) if head.cookie else 0
-            new += head.cookie
             stream = image.read(len(_QEMU_MAGIC) + _MOST_OF_SETUP)
             source = Bytes(stream)
             setup = read_setup(source)
@@ -112,6 +110,12 @@ def _words(data_bytes: int, cookie_at: int, *, runs: bool, version: int = _VERSI
     return struct.pack("<16s5I", _MAGIC, version, data_bytes, runs, _RAW, cookie_at)
 
 
+def _data(xml: str, cookie: bytes) -> tuple[bytes, int]:
+    """Write definition and cookie, and give where the cookie begins, 0 where there is none."""
+    text = xml.encode() + b"\0"
+    return text + cookie, len(text) if cookie else 0
+
+
 def _read_head(image: BinaryIO) -> _Head:
     """Read an image up to its stream; on failure: HypervisorError for what is no plain image."""
     words = image.read(_HEADER_BYTES)
@@ -142,10 +146,9 @@ def new_image(path: str, *, xml: str, cookie: str | None) -> Iterator[BinaryIO]:
     Until the block is done the image says, as libvirt's own do, that it is partial; where it fails there is none.
     On failure: HypervisorError, OSError.
     """
-    text = xml.encode() + b"\0"
-    data = text + (b"" if cookie is None else cookie.encode() + b"\0")
+    data, cookie_at = _data(xml, b"" if cookie is None else cookie.encode() + b"\0")
     data = data.ljust(len(data) + _ROOM, b"\0")
-    words = _words(len(data), 0 if cookie is None else len(text), runs=True).ljust(_HEADER_BYTES, b"\0")
+    words = _words(len(data), cookie_at, runs=True).ljust(_HEADER_BYTES, b"\0")
     made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(made, "wb") as image:

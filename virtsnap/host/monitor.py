@@ -63,22 +63,22 @@ class Monitor:
         before = {name: found[name] for name in _UNHURRIED if name in found}
         ours, theirs = socket.socketpair()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)
-        with contextlib.ExitStack() as undone:
-            undone.callback(self.forget_peer)
+        with ours, contextlib.ExitStack() as undone:
+            undone.callback(self.set_capability, "return-path", False)
             undone.callback(self._ask, "migrate-set-parameters", before)
             with theirs:
                 self.set_capability("return-path", True)
                 self._ask("migrate-set-parameters", _UNHURRIED)
                 self._ask("getfd", {"fdname": _FD_NAME}, files=[theirs.fileno()])
             undone.callback(self._end_migration)
-            undone.enter_context(ours)  # closed first: QEMU may not answer while it waits for somebody to read
+            undone.callback(ours.close)  # first: QEMU may not answer while it waits for somebody to read
             self._ask("migrate", {"uri": f"fd:{_FD_NAME}"})
             yield ours
 
     def forget_peer(self) -> None:
-        """Have QEMU expect no words from the peer that it sends its state to, as before.
+        """Have QEMU migrate as before a `sending_state` whose process was killed.
 
-        Where whoever had it expect some was killed, what nobody remembers becomes QEMU's default again.
+        What nobody remembers becomes QEMU's default.
         """
         self.set_capability("return-path", False)
         if self.migration_parameters().get("downtime-limit") == _UNHURRIED["downtime-limit"]:

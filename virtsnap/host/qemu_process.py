@@ -21,7 +21,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from virtsnap.errors import HypervisorError
 from virtsnap.host.kept_memory import kept_memory
+from virtsnap.host.process_maps import file_name
 
 # QEMU flushes its disks on the way out; past this libvirt's own way is no slower.
 _END_TIMEOUT_S = 1.0
@@ -45,6 +47,22 @@ def find_qemu(uuid: str) -> int | None:
                 if words in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
     return found[0] if len(found) == 1 else None
+
+
+@contextlib.contextmanager
+def looked_into(uuid: str) -> Iterator[int]:
+    """Give the PID of the domain's QEMU to a block that looks into the process.
+
+    On failure: HypervisorError, also for an OSError of the block, which takes the right to do so.
+    """
+    pid = find_qemu(uuid)
+    if pid is None:
+        raise HypervisorError("its QEMU process is not in sight")
+    try:
+        yield pid
+    except OSError as exc:
+        raise HypervisorError(f"its QEMU process may not be looked into ({exc.strerror})",
+                              hint="be root, or the user that QEMU runs as") from exc
 
 
 @contextlib.contextmanager
@@ -138,7 +156,7 @@ def _monitor_fds(pid: int) -> list[int]:
 
 
 def _unnamed_ram_fds(pid: int) -> list[int]:
-    return [fd for fd, name in _open_files(pid) if name.rpartition("/")[2].startswith(UNNAMED_RAM)]
+    return [fd for fd, name in _open_files(pid) if file_name(name).startswith(UNNAMED_RAM)]
 
 
 def _open_files(pid: int) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 PAGE = 4096
@@ -129,5 +129,4 @@ def read_setup(source: Source) -> Setup:
                   has_footers=source.peek() == FOOTER, without_marks=b"")
     end = setup.end_of_part()
     source.take(len(end) - NUMBER.size)
-    return Setup(section=setup.section, names=names, is_marked=marked, has_footers=setup.has_footers,
-                 without_marks=bytes(kept) + end)
+    return replace(setup, without_marks=bytes(kept) + end)

@@ -9,10 +9,11 @@ RAM is the copy, mapped privately: page by page as the guest touches it. So a
 load is the `restore` engine's, in the same time for any size of RAM; plain
 virsh can restore or revert to such a snapshot as well.
 
-A guest that was loaded so has its RAM in private pages, which QEMU can only
-write out whole: libvirt takes such a snapshot as always, and while the guest
-runs on the RAM is moved out of the memory image into a file. On a file system with reflinks it is never private:
-copies take neither time nor room there, and a load maps one of its own.
+A guest that was loaded so has its RAM in private pages. Of these a save writes
+those that the guest changed since, beside the same copy; where that cannot be
+had libvirt takes the snapshot as always, and while the guest runs on the RAM is
+moved out of the memory image into a file. On a file system with reflinks it is
+never private: copies take neither time nor room there, and a load maps one of its own.
 """
 
 from __future__ import annotations
