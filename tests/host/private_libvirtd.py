@@ -162,6 +162,10 @@ class PrivateLibvirtd:
         enter = ["nsenter", "--mount", "--root", "--target", str(self.daemon_pid()), "--"]
         return [*enter, *words], self._environment()
 
+    def run_folder(self) -> Path:
+        """Say where, as seen from here, the daemon keeps what it knows of running guests."""
+        return Path(f"/proc/{self.daemon_pid()}/root/run/libvirt") if self._as_root else self.folder / "run"
+
     def tpm_folder(self, uuid: str) -> Path:
         """Say where, as seen from here, the daemon has the TPM of a domain."""
         return self.folder / ("lib/swtpm" if self._as_root else "etc/libvirt/qemu/swtpm") / uuid
@@ -187,7 +191,9 @@ class PrivateLibvirtd:
         etc.mkdir(parents=True)
         relaxed = "" if self._default_user or not self._as_root else RELAXED_QEMU_CONF
         (etc / "qemu.conf").write_text(COMMON_QEMU_CONF + relaxed)
-        (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(log=self.folder / "log"))
+        # The rest of what it keeps while guests run stays in the namespace's /run: a tmpfs, as on any host.
+        sockets = f'unix_sock_dir = "{self.socket.parent}"\n' if self._as_root else ""
+        (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(log=self.folder / "log") + sockets)
         (etc / "virtlogd.conf").write_text(VIRTLOGD_CONF.format(log=self.folder / "log"))
         self._cache.mkdir(parents=True, exist_ok=True)
 
@@ -210,7 +216,6 @@ class PrivateLibvirtd:
 
     def _words(self, programs: dict[str, str]) -> list[str]:
         mounts = {
-            "/run/libvirt": self.folder / "run",
             "/etc/libvirt": self.folder / "etc",
             "/var/lib/libvirt": self.folder / "lib",
             "/var/cache/libvirt": self._cache,

@@ -44,7 +44,7 @@ class Footprint:
     def __init__(self, farm: GuestFarm, host: PrivateLibvirtd, guest: RunningGuest) -> None:
         gc.collect()
         self.files = {str(path.relative_to(guest.folder)) for path in guest.folder.rglob("*")}
-        self.kept_by_libvirt = len(all_files(host.folder / "lib")) + len(all_files(host.folder / "run"))
+        self.kept_by_libvirt = len(all_files(host.folder / "lib")) + len(all_files(host.run_folder()))
         self.objects = names_in_libvirt(guest)
         self.domains = sorted(domain.name() for domain in farm.connection.listAllDomains())
         self.own_descriptors = descriptors(os.getpid())
