@@ -37,14 +37,17 @@ KILLED: dict[str, set[tuple[When, int]]] = {
 }
 AGAIN = {"again", "more", "whole"}
 WHENS: tuple[When, ...] = ("before", "after")
+# Up to there a case is like another: "more" like "again", "whole" like a save by another engine
+ALIKE = {"more": 5, "whole": 2}
 MATRIX = [
     pytest.param(case, when, step, id=f"{case}-{when}-{step}",
                  marks=() if (when, step) in KILLED[case] else pytest.mark.whole)
-    for case, steps in STEPS.items() for step in range(1, steps + 1) for when in WHENS
+    for case, steps in STEPS.items() for step in range(ALIKE.get(case, 0) + 1, steps + 1) for when in WHENS
 ]
-# The calls that a save makes at most, and those of them that the sample has
-CALLS = {"save": 60, "again": 70}
-REFUSED = {"save": {25, 33, 38}, "again": {22, 30, 34}}
+# The calls that a save makes at most, and those that the sample has. What comes before FIRST is any save's.
+CALLS = {"save": 58, "again": 68}
+FIRST = 17
+REFUSED = {"save": {25, 34, 39}, "again": {32, 40, 44, 48}}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def test_every_step_is_in_the_matrix(one: GuestWithTwo, case: str) -> None:
 
 @pytest.mark.parametrize(("case", "index"), [
     pytest.param(case, index, marks=() if index in REFUSED[case] else pytest.mark.whole)
-    for case, calls in CALLS.items() for index in (range(calls) if case == "save" else sorted(REFUSED[case]))
+    for case, calls in CALLS.items() for index in range(FIRST, calls)
 ])
 def test_an_error_at_any_call_of_a_save(one: GuestWithTwo, case: str, index: int) -> None:
     prepare(one, case)
@@ -164,7 +167,7 @@ def test_every_call_of_a_save_is_in_the_matrix(one: GuestWithTwo, case: str) -> 
         vm = host.tree(one.guest.name)
         refusing = Refusing(monkeypatch, -1)
         vm.save_snapshot("c", engine="instant")
-    assert CALLS[case] - 25 < refusing.seen <= CALLS[case]
+    assert CALLS[case] - 10 < refusing.seen <= CALLS[case]
     assert one.names() == {"base", "c"} | ({"p"} if case in AGAIN else set())
 
 

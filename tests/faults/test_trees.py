@@ -28,6 +28,11 @@ def build(two: GuestWithTwo) -> None:
         two.domain.save_snapshot(name)
 
 
+def first_to_begin_with(gone: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the order that tries what loads once these are gone, in this order: one of those that begin so."""
+    return next(order for order in ORDERS if order[: len(gone)] == gone)
+
+
 @pytest.mark.parametrize("order", [
     pytest.param(order, id="".join(order), marks=() if order in SAMPLE else pytest.mark.whole)
     for order in ORDERS
@@ -35,11 +40,13 @@ def build(two: GuestWithTwo) -> None:
 def test_every_node_is_deleted_and_all_others_load(two: GuestWithTwo, order: tuple[str, ...]) -> None:
     build(two)
     left = list(NODES)
-    for gone in order:
+    for at, gone in enumerate(order, 1):
         two.domain.remove_snapshot(gone)
         left.remove(gone)
         assert two.disagreements() == []
-        two.assert_all_load({name: name for name in left})
+        if order in SAMPLE or first_to_begin_with(order[:at]) == order:
+            two.assert_all_load({name: name for name in left})
+    assert two.names() == set()
     put(two.guest, "on")
     assert tokens(two.guest) == ("on", "on")
 
