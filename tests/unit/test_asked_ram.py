@@ -154,3 +154,16 @@ def test_a_silent_qemu_is_waited_for_no_longer_than_the_time_there_is(domain: Do
     with pytest.raises(OperationTimeoutError, match="the time ran out"):
         save(domain, Peer(beginning(), BEFORE, ends=False), tmp_path / "s.mem", timeout_s=0.05)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_no_refusal_for_which_more_would_be_written(
+    domain: Domain, tmp_path: Path, mocker: MockerFixture
+) -> None:
+    full = mocker.patch.object(asked_ram, "new_image")
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        full.return_value.__enter__.return_value = file
+        full.return_value.__exit__.return_value = False
+        with pytest.raises(HypervisorError, match=r"sut: cannot write .*s\.mem: No space left") as caught:
+            save(domain, Peer(beginning(), BEFORE, part(2, *ASKED, *TOO_MANY)), tmp_path / "s.mem")
+    assert not isinstance(caught.value, PagesRefusedError)
+    assert "make room" in (caught.value.hint or "")

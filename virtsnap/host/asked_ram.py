@@ -14,6 +14,7 @@ finds them, which is in the file.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -46,6 +47,7 @@ _AT_ONCE = 1 << 20
 _HELD = 4 << 20
 _ANSWER_TIMEOUT_S = 30.0
 _HEAD_BYTES = 8
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _INSTEAD = "`virtsnap save --engine libvirt` has all of the RAM written"
 
@@ -65,7 +67,8 @@ def save_changes(
     It lacks those pages of the RAM `block`, of `size_bytes`, that still are the file's at `ram_path`. The
     definition `xml` and libvirt's `cookie` are what libvirt needs to start a QEMU from it. The guest stays
     paused, its disks as they are.
-    On failure: PagesRefusedError, OperationTimeoutError, and there is no file.
+    On failure: PagesRefusedError, OperationTimeoutError, HypervisorError where there is no room for the file;
+    and there is none.
     """
     try:
         pieces = private_pages(domain.uuid, path=ram_path, size_bytes=size_bytes)
@@ -83,6 +86,9 @@ def save_changes(
     except TimeoutError as exc:
         raise OperationTimeoutError(f"{domain.name}: the time ran out while QEMU was asked for its RAM") from exc
     except (OSError, struct.error, ValueError, IndexError) as exc:
+        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:  # all of the RAM would take more
+            raise HypervisorError(f"{domain.name}: cannot write {to}: {exc.strerror}",
+                                  hint="make room on that file system, and save again") from exc
         raise PagesRefusedError(f"{domain.name}: what QEMU sends of its RAM is not understood: {exc}",
                                 hint=_INSTEAD) from exc
     except HypervisorError as exc:
