@@ -41,11 +41,11 @@ def find_qemu(uuid: str) -> int | None:
     """Give the PID of the QEMU that runs the domain; None where none, or more than one, is in sight."""
     words = b"\0-uuid\0" + uuid.encode() + b"\0"
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if words in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
+    for name in os.listdir("/proc"):  # noqa: PTH208 - a load waits for it, and Path takes three times as long
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:  # noqa: PTH123 - as above
+                if words in file.read():
+                    found.append(int(name))
     return found[0] if len(found) == 1 else None
 
 

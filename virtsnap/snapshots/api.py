@@ -34,8 +34,8 @@ from virtsnap.snapshots.digests import Digests, require_verified
 from virtsnap.snapshots.engines import EngineName, SaveEngineName, choose_engine
 from virtsnap.snapshots.engines.instant import PROTECTS_FILES, InstantSave, moves_changes, obstacle
 from virtsnap.snapshots.gc import Garbage, find_garbage
-from virtsnap.snapshots.journal import Keeper
-from virtsnap.snapshots.lock import Lock
+from virtsnap.snapshots.journal import Keeper, journal_in
+from virtsnap.snapshots.lock import Lock, definitions_of
 from virtsnap.snapshots.observe import facts_of, observe, observe_catalog
 from virtsnap.snapshots.origin import read_origin
 from virtsnap.snapshots.places import new_token
@@ -369,7 +369,9 @@ class SnapshotDomain:
 
         files = self._host.files
 
-        snapshot = observe_catalog(self._domain, with_secrets=False).get(name)
+        snapshot = None
+        if self._domain.snapshot_names({"internal"}):  # asking for this alone is quick
+            snapshot = observe_catalog(self._domain, with_secrets=False).get(name)
         if snapshot is not None and snapshot.is_internal:
             loaded = self._load_internal(snapshot, running=final == "running", paused=final == "paused")
             return self._after_load(loaded, sync_time=sync_time)
@@ -551,15 +553,16 @@ class SnapshotDomain:
                 self._host.files.release()
 
     def _recover(self, lock: Lock) -> Recovered | None:
-        keeper = Keeper(self._domain)
-        left = keeper.found()
+        left = journal_in(lock.definitions)
         if left is None:
             return None
-        return recover(left, Context(host=self._host, domain=self._domain, claim=lock.claim, journal=keeper))
+        return recover(left, Context(
+            host=self._host, domain=self._domain, claim=lock.claim, journal=Keeper(self._domain)
+        ))
 
     def _look(self) -> View:
         """See the domain without holding it, for a plan that is only shown."""
-        if Keeper(self._domain).found() is not None:
+        if journal_in(definitions_of(self._domain)) is not None:
             raise BusyError(f"{self.name}: an operation is under way or was interrupted",
                             hint=f"`virtsnap recover {self.name}` finishes or undoes an interrupted one")
         return observe(self._host, self._domain)

@@ -86,7 +86,9 @@ def read_journal(definition: str) -> Journal | None:
 
     On failure: UnsupportedError for a newer format, and for one that is damaged.
     """
-    element = parse_xml(definition).find(f"metadata/{{{JOURNAL_NS}}}journal")
+    element = None
+    if JOURNAL_NS in definition:
+        element = parse_xml(definition).find(f"metadata/{{{JOURNAL_NS}}}journal")
     if element is None:
         return None
     number = element.get("format", "")
@@ -102,6 +104,11 @@ def read_journal(definition: str) -> Journal | None:
         return Journal(plan=plan, begun=int(element.get("begun", "")), direction=direction)
     except (ValueError, KeyError, TypeError, AssertionError, zlib.error) as exc:
         raise UnsupportedError("an operation was interrupted whose journal is damaged") from exc
+
+
+def journal_in(definitions: Iterable[str]) -> Journal | None:
+    """Read what an operation before left in a domain's definitions. On failure: as `read_journal`."""
+    return next((found for text in definitions if (found := read_journal(text)) is not None), None)
 
 
 def with_passwords_of(plan: st.Plan, definition: str) -> st.Plan:
@@ -132,14 +139,6 @@ class Keeper:
         self._domain = domain
         self._journal: Journal | None = None
         self._may_be_in_the_live_one = True
-
-    def found(self) -> Journal | None:
-        """Read what an operation before this one left. On failure: UnsupportedError (see `read_journal`)."""
-        for text in _definitions(self._domain):
-            found = read_journal(text)
-            if found is not None:
-                return found
-        return None
 
     def open(self, journal: Journal) -> None:
         """Write the journal of an operation that begins, or goes on."""
@@ -180,10 +179,6 @@ class Keeper:
 
     def _set(self, xml: str | None, *, live: bool) -> None:
         self._domain.set_metadata(xml, prefix=_PREFIX, uri=JOURNAL_NS, live=live, persistent=not live)
-
-
-def _definitions(domain: Domain) -> Iterable[str]:
-    return (text for text, _ in _with_place(domain))
 
 
 def _with_place(domain: Domain) -> Iterable[tuple[str, bool]]:

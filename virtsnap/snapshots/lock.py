@@ -92,6 +92,8 @@ def read_claims(definitions: Iterable[str]) -> dict[str, Claim]:
     """Read the claims in some `<domain>` documents, by their tokens."""
     claims: dict[str, Claim] = {}
     for text in definitions:
+        if LOCK_NS not in text:
+            continue
         for element in parse_xml(text).iterfind("metadata/*"):
             namespace = etree.QName(element).namespace if isinstance(element.tag, str) else None
             if namespace is None or not namespace.startswith(LOCK_NS):
@@ -105,12 +107,18 @@ def read_claims(definitions: Iterable[str]) -> dict[str, Claim]:
     return claims
 
 
+def definitions_of(domain: Domain) -> tuple[str, ...]:
+    """Give the definitions there are, the persistent one first. On failure: VirtsnapError."""
+    # Both are asked first: a transient domain that is made persistent and stopped meanwhile still has one.
+    live, persistent = domain.is_active(), domain.is_persistent()
+    found = (domain.persistent_xml(),) if persistent else ()
+    return (*found, domain.live_xml()) if live else found
+
+
 def is_held(domain: Domain) -> bool:
     """Say whether a live process holds the domain; on failure: VirtsnapError."""
-    live, persistent = domain.is_active(), domain.is_persistent()
-    definitions = ([domain.live_xml()] if live else []) + ([domain.persistent_xml()] if persistent else [])
     here = this_process()
-    return any(not is_gone(claim.owner, here) for claim in read_claims(definitions).values())
+    return any(not is_gone(claim.owner, here) for claim in read_claims(definitions_of(domain)).values())
 
 
 class Lock:
@@ -123,6 +131,8 @@ class Lock:
     def __init__(self, domain: Domain, op: str, *, force: bool = False) -> None:
         self._domain = domain
         self._force = force
+        # As last read: the persistent one first, where there is one
+        self.definitions: tuple[str, ...] = ()
         self.claim = Claim(token=new_token(), op=op, owner=this_process())
 
     def __enter__(self) -> Lock:
@@ -173,15 +183,11 @@ class Lock:
         """Take the claim out of whichever definitions there are now."""
         self._drop(self.claim.token)
 
-    def _definitions(self) -> tuple[str, ...]:
-        live, persistent = self._domain.is_active(), self._domain.is_persistent()
-        found = (self._domain.live_xml(),) if live else ()
-        return (*found, self._domain.persistent_xml()) if persistent else found
-
     def _holder(self) -> Claim | None:
         """Give a live claim that is not ours; break those of dead owners on the way."""
         here = this_process()
-        others = read_claims(self._definitions())
+        self.definitions = definitions_of(self._domain)
+        others = read_claims(self.definitions)
         others.pop(self.claim.token, None)
         for token, claim in others.items():
             if not is_gone(claim.owner, here) and not (self._force and claim.owner.pid_space != here.pid_space):
