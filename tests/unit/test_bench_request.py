@@ -71,11 +71,11 @@ def test_all_engines_are_compared_and_the_quick_ones_looked_at_further() -> None
     size, small = Size(memory_mib=2048, resident_mib=512), Size(memory_mib=256, resident_mib=64)
     found = plan_scenarios(ROWS, size=size, rounds=5, sizes=[small], cycles=100, parallel=(1, 4), small=small)
     assert [(scenario.name, scenario.cycles, scenario.vms) for scenario in found] == [
-        ("engines", 5, 1), ("sizes", 5, 1), ("cycles", 100, 1), ("parallel", 2, 1), ("parallel", 1, 4),
+        ("engines", 5, 1), ("cycles", 100, 1), ("sizes", 5, 1), ("parallel", 2, 1), ("parallel", 1, 4),
     ]
     assert names(found[0].engines) == names(tuple(ROWS))
-    assert "internal-virsh" not in names(found[1].engines)
-    assert {row.kind for row in found[2].engines} == {"virtsnap"}
+    assert {row.kind for row in found[1].engines} == {"virtsnap"}
+    assert "internal-virsh" not in names(found[2].engines)
 
 
 def test_nothing_more_is_planned_for_engines_that_are_only_compared() -> None:

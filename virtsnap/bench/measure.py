@@ -20,7 +20,7 @@ from virtsnap.bench.console import GuestConsole, GuestSilentError
 from virtsnap.bench.engines import OPERATION_TIMEOUT_S, Engine, EngineRow, Machine, Surroundings
 from virtsnap.bench.guest import Guest, Workload, wait_for_disk
 from virtsnap.bench.pulse import Pulse
-from virtsnap.bench.samples import Sample, is_slow
+from virtsnap.bench.samples import Sample, is_enough
 from virtsnap.bench.scenarios import Scenario
 from virtsnap.errors import UsageError, VirtsnapError
 from virtsnap.host.machine_facts import available_mib, held_bytes, sync_folder, written_bytes
@@ -225,8 +225,8 @@ def run_scenario(
 ) -> Iterator[Sample]:
     """Run a scenario and give its samples as they come; leaves nothing in `folder`.
 
-    An engine that fails gives a sample with the error, and is left out from then on, as is one that is slow
-    after its first round. No turn begins once `is_over` says so.
+    An engine that fails gives a sample with the error, and is left out from then on, as is one of whose
+    samples one is enough. No turn begins once `is_over` says so.
     """
     teams: dict[str, _Team] = {}
     out: set[str] = set()
@@ -238,7 +238,7 @@ def run_scenario(
                 break
             progress(row.name)
             for sample in _turn(scenario, row, cycle, teams, here, guest, folder):
-                if sample.error is not None or is_slow(sample):
+                if sample.error is not None or is_enough(sample):
                     out.add(row.name)
                 yield sample
             if row.name in out or row.boots_anew or cycle == scenario.cycles - 1:

@@ -18,7 +18,7 @@ from virtsnap.bench.guest import Guest
 from virtsnap.bench.measure import run_scenario
 from virtsnap.bench.report import markdown, title
 from virtsnap.bench.results import Place, Results, contenders_of, results_to_plain
-from virtsnap.bench.samples import Sample, is_slow
+from virtsnap.bench.samples import Sample, is_enough
 from virtsnap.bench.scenarios import Scenario
 from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host import connect
@@ -75,8 +75,8 @@ def run_bench(
                     samples.append(sample)
                     watcher.sample(sample)
                 there = [each for each in samples if is_of(each, scenario)]
-                slow = {each.engine for each in there if is_slow(each)}
-                wanted = scenario.cycles * (len(scenario.engines) - len(slow)) + len(slow)
+                once = {each.engine for each in there if is_enough(each)}
+                wanted = scenario.cycles * (len(scenario.engines) - len(once)) + len(once)
                 done = len({(each.engine, each.cycle) for each in there})
                 if deadline is not None and time.monotonic() > deadline and done < wanted:
                     missing.append(f"{scenario}: {done} of {wanted} turns")

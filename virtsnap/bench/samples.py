@@ -65,6 +65,6 @@ def good(samples: Iterable[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.error is None and not sample.lost]
 
 
-def is_slow(sample: Sample) -> bool:
-    """Say whether a save and load took so long that there need be no second."""
-    return (sample.save_s or 0.0) + (sample.load_s or 0.0) > SLOW_S
+def is_enough(sample: Sample) -> bool:
+    """Say whether there need be no second: a save and load that took so long, or lost something."""
+    return bool(sample.lost) or (sample.save_s or 0.0) + (sample.load_s or 0.0) > SLOW_S

@@ -82,16 +82,19 @@ def plan_scenarios(
     engines: Sequence[EngineRow], *, size: Size, rounds: int, sizes: Sequence[Size], cycles: int,
     parallel: Sequence[int], small: Size,
 ) -> tuple[Scenario, ...]:
-    """Plan a run: all engines at one size, then those that are for it over sizes, cycles and numbers of guests."""
+    """Plan a run: all engines at one size, then those that are for it over cycles, sizes and numbers of guests.
+
+    What takes longest comes late, large guests: time may run out.
+    """
     deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
     found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
-    found += [
-        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds) for each in sizes
-    ]
     if cycles:
         found.append(
             Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
         )
+    found += [
+        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds) for each in sizes
+    ]
     found += [
         # Each guest gives a sample, so that many need few rounds.
         Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)
