@@ -113,8 +113,8 @@ def test_a_session_goes_on_after_a_restart_and_ends_when_it_should(guest: Runnin
         guest.console.check("stty -F /dev/ttyS1 -echo raw")
         hear(session, guest, "again")
         with ConsoleSession(guest.uri, guest.name, "--devname=serial1", "--force") as second:
-            assert session.ends() == 0, "somebody took the console over"
             hear(second, guest, "to-the-second")
+            assert session.ends() == 0, f"somebody took the console over: {session.output[-300:]!r}"
             second.type("\x1d")
             assert second.ends(timeout_s=5) == 0, "the escape character"
     with ConsoleSession(guest.uri, guest.name, "serial1") as session:
