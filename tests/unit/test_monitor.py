@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,8 +23,14 @@ def asked(mocker: MockerFixture) -> Asked:
     """Every command in order; a migration is cancelled by the second look at it."""
     found: Asked = []
 
-    def ask(_: Monitor, command: str, arguments: dict[str, Any] | None = None, **__: Any) -> dict[str, Any]:
+    def ask(
+        _: Monitor, command: str, arguments: dict[str, Any] | None = None, *, files: Sequence[int] = ()
+    ) -> dict[str, Any]:
         found.append((command, arguments))
+        if command == "add-fd":
+            assert arguments is not None
+            os.write(files[0], b"QEVM\0\0\0\3")
+            return {"fdset-id": arguments["fdset-id"]}
         looks = sum(each == "query-migrate" for each, _ in found)
         return {**SET, "other": 1} if command == "query-migrate-parameters" else {
             "status": "cancelling" if looks == 1 else "cancelled"
@@ -62,3 +70,16 @@ def test_everything_is_as_somebody_had_set_it_when_the_block_is_over(asked: Aske
 def test_what_a_killed_process_left_becomes_qemus_default(asked: Asked) -> None:
     Monitor(None, "sut").forget_peer()
     assert asked[-1] == ("migrate-set-parameters", {"max-bandwidth": 128 << 20, "downtime-limit": 300})
+
+
+def test_the_set_of_descriptors_is_not_one_of_libvirts_and_says_whose_it_is(asked: Asked) -> None:
+    """libvirtd 11.3 dies when it looks through sets of which one says nothing."""
+    assert Monitor(None, "sut").device_state() == b"QEVM\0\0\0\3"
+    (added, said), saved, removed = asked
+    assert added == "add-fd"
+    assert said is not None
+    assert said["opaque"]
+    number = said["fdset-id"]
+    assert number > 1_000_000
+    assert saved == ("xen-save-devices-state", {"filename": f"/dev/fdset/{number}", "live": False})
+    assert removed == ("remove-fd", {"fdset-id": number})

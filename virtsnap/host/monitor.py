@@ -23,6 +23,9 @@ _DEFAULTS = {"max-bandwidth": 128 << 20, "downtime-limit": 300}
 # How far QEMU may be ahead of who reads: it must not come to an end that nobody waits for
 _AHEAD = 1 << 16
 _FD_NAME = "virtsnap"
+# libvirt numbers its sets from 0. It looks through all there are, and libvirtd 11.3 dies of one that says nothing
+# about its descriptors (SIGSEGV).
+_FDSET = {"fdset-id": 1_000_000_000, "opaque": "virtsnap"}
 
 
 class Monitor:
@@ -108,7 +111,7 @@ class Monitor:
             # QEMU looks for one that is open for writing alone.
             writable = os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_CLOEXEC)
             try:
-                fdset = self._ask("add-fd", files=[writable])["fdset-id"]
+                fdset = self._ask("add-fd", _FDSET, files=[writable])["fdset-id"]
             finally:
                 os.close(writable)
             try:
