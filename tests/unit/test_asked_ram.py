@@ -46,18 +46,27 @@ class Peer:
     def sending_state(self) -> Iterator[socket.socket]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            thread = threading.Thread(target=self._send, args=(theirs,))
-            thread.start()
-            yield ours
-            theirs_end = theirs.makefile("rb")
-            ours.shutdown(socket.SHUT_RDWR)
-            words = theirs_end.read()
-            thread.join()
+            words = bytearray()
+            threads = [threading.Thread(target=self._send, args=(theirs,)),
+                       threading.Thread(target=self._hear, args=(theirs, words))]
+            for thread in threads:
+                thread.start()
+            try:
+                yield ours
+            finally:
+                ours.shutdown(socket.SHUT_RDWR)
+                for thread in threads:
+                    thread.join()
             while words:
                 kind, length, start, size, name = struct.unpack_from(">HHQIB", words)
                 assert (kind, length) == (3, 13 + name)
                 self.asked.append((words[17 : 17 + name].decode(), start, size))
-                words = words[17 + name :]
+                del words[: 17 + name]
+
+    def _hear(self, by: socket.socket, words: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while said := by.recv(100):
+                words += said
 
     def _send(self, to: socket.socket) -> None:
         with contextlib.suppress(OSError):
