@@ -179,3 +179,15 @@ def test_a_guest_that_went_on_before_its_ram_was_copied_gets_no_snapshot(one: Gu
     assert (code, "was undone" in said) == (0, True), said
     assert tokens(one.guest) == ("later", "later")
     one.assert_all_load({"base": "base"})
+
+
+def test_a_load_killed_before_the_stop_is_taken_back_though_the_guest_went_off_later(one: GuestWithTwo) -> None:
+    prepare(one, "load")
+    code, said = one.command("load", one.guest.name, "c", kill=("after", 3))
+    assert code == -signal.SIGKILL, said
+    one.guest.domain.destroy()
+    code, said = one.command("recover", one.guest.name)
+    assert (code, "was undone" in said) == (0, True), said
+    assert not one.guest.domain.isActive()
+    assert one.names() == {"base", "c"}
+    one.assert_all_load({"base": "base", "c": "now"})

@@ -333,6 +333,8 @@ class SnapshotDomain:
         held = self._host.files.facts_of(instant.ram_path)
         if origin is None or held is None or not self._gives_pages or not can_leave_pages_out(domain):
             return instant
+        if not view.writable_disks:  # libvirt takes no snapshot of no disks, and has to take that of the memory
+            return instant
         ram = origin.ram
         if (ram.path, ram.size_bytes, ram.mtime_ns) != (instant.ram_path, held.size_bytes, held.mtime_ns):
             return instant

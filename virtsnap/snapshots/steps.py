@@ -434,13 +434,14 @@ class PullLayers(Step):
 class StopGuest(Step):
     """End the QEMU process: the point of no return of a load. No undo.
 
-    It is not noted: what comes before takes no time, and a recovery goes by whether the old guest runs.
+    It is noted: a load that was killed before it, and whose guest went off by itself later, is taken back.
 
     `frees_ram_later` keeps RAM in a file without a name until the operation is over: where the new guest's RAM
     takes no room yet, there is room for both.
     """
 
     phase = "stop"
+    is_noted = True
     frees_ram_later: bool = False
 
     def describe(self) -> str:
