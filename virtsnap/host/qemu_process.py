@@ -41,7 +41,7 @@ def find_qemu(uuid: str) -> int | None:
     """Give the PID of the QEMU that runs the domain; None where none, or more than one, is in sight."""
     words = b"\0-uuid\0" + uuid.encode() + b"\0"
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - a load waits for it, and Path takes three times as long
+    for name in os.listdir("/proc"):  # noqa: PTH208 - a load waits for it, and Path takes twice as long
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:  # noqa: PTH123 - as above
                 if words in file.read():
