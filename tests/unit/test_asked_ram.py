@@ -38,8 +38,8 @@ SCREEN = [page(0, block="vga.vram", data=content(50)), *(page(n, block=None, dat
 class Peer:
     """Sends what it was told to, and keeps what it was asked for."""
 
-    def __init__(self, *sent: bytes, ends: bool = True) -> None:
-        self._sent, self._ends = b"".join(sent), ends
+    def __init__(self, *sent: bytes, ends: bool = True, reads: bool = True) -> None:
+        self._sent, self._ends, self._reads = b"".join(sent), ends, reads
         self.asked: list[tuple[str, int, int]] = []
 
     @contextlib.contextmanager
@@ -47,8 +47,9 @@ class Peer:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             words = bytearray()
-            threads = [threading.Thread(target=self._send, args=(theirs,)),
-                       threading.Thread(target=self._hear, args=(theirs, words))]
+            threads = [threading.Thread(target=self._send, args=(theirs,))]
+            if self._reads:
+                threads.append(threading.Thread(target=self._hear, args=(theirs, words)))
             for thread in threads:
                 thread.start()
             try:
@@ -159,9 +160,23 @@ def test_qemus_refusal_is_told_in_its_words(domain: Domain, tmp_path: Path, mock
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_silent_qemu_is_waited_for_no_longer_than_the_time_there_is(domain: Domain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_silent_qemu_is_waited_for_no_longer_than_the_time_there_is(
+    domain: Domain, tmp_path: Path, reads: bool
+) -> None:
     with pytest.raises(OperationTimeoutError, match="the time ran out"):
-        save(domain, Peer(beginning(), BEFORE, ends=False), tmp_path / "s.mem", timeout_s=0.05)
+        save(domain, Peer(beginning(), BEFORE, ends=False, reads=reads), tmp_path / "s.mem", timeout_s=0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("timeout_s", [20.0, None])
+def test_a_qemu_that_falls_silent_gives_no_pages(
+    domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None, reads: bool
+) -> None:
+    monkeypatch.setattr(asked_ram, "_ANSWER_TIMEOUT_S", 0.05)
+    with pytest.raises(PagesRefusedError, match=r"nothing for 0\.05 s"):
+        save(domain, Peer(beginning(), BEFORE, ends=False, reads=reads), tmp_path / "s.mem", timeout_s=timeout_s)
     assert list(tmp_path.iterdir()) == []
 
 

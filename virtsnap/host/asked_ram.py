@@ -14,13 +14,15 @@ finds them, which is in the file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import math
 import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from virtsnap.errors import HypervisorError, OperationTimeoutError
 from virtsnap.host.domain import Domain
@@ -73,20 +75,21 @@ def save_changes(
     On failure: PagesRefusedError, OperationTimeoutError, HypervisorError where there is no room for the file;
     and there is none.
     """
+    until = _Until(timeout_s)
     try:
         pieces = private_pages(domain.uuid, path=ram_path, size_bytes=size_bytes)
         with new_image(to, xml=xml, cookie=cookie) as image:
             with domain.monitor.sending_state() as connection:
-                incoming = _Incoming(connection, timeout_s)
+                incoming = _Incoming(connection, until)
                 setup = read_setup(incoming)
                 if setup.names.get(block) != size_bytes:
                     raise ValueError(f"QEMU has no RAM {block} of {size_bytes} bytes")
                 asked = {name: [(0, size)] for name, size in setup.names.items()} | {block: pieces}
-                _ask(connection, asked)
+                _ask(connection, asked, until)
                 _Receiver(incoming, setup, asked).receive(image.write)
             devices = domain.monitor.device_state()
             image.write(devices[_HEAD_BYTES:])
-    except TimeoutError as exc:
+    except _TimeIsUpError as exc:
         raise OperationTimeoutError(f"{domain.name}: the time ran out while QEMU was asked for its RAM") from exc
     except (OSError, struct.error, ValueError, IndexError) as exc:
         if isinstance(exc, OSError) and exc.errno in _NO_ROOM:  # all of the RAM would take more
@@ -99,25 +102,44 @@ def save_changes(
     return sum(end - first for ranges in asked.values() for first, end in ranges)
 
 
+class _TimeIsUpError(Exception):
+    """The caller's time is."""
+
+
+class _Until:
+    """How long QEMU is waited for: until the caller's time is up, and never long where it says nothing."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[float]:
+        """Give the seconds that the block may wait; its TimeoutError stays one unless the caller's time is up."""
+        left = math.inf if self._deadline is None else self._deadline - time.monotonic()
+        if left <= 0:
+            raise _TimeIsUpError
+        try:
+            yield min(left, _ANSWER_TIMEOUT_S)
+        except TimeoutError as exc:
+            if left <= _ANSWER_TIMEOUT_S:
+                raise _TimeIsUpError from exc
+            raise TimeoutError(f"nothing for {_ANSWER_TIMEOUT_S:g} s") from exc
+
+
 class _Incoming:
     """A stream as it arrives; `data` holds what was not thrown away yet, `at` is where it is read from."""
 
-    def __init__(self, connection: socket.socket, timeout_s: float | None) -> None:
-        self._connection = connection
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def __init__(self, connection: socket.socket, until: _Until) -> None:
+        self._connection, self._until = connection, until
         self.data = bytearray()
         self.at = 0
 
     def need(self, count: int) -> None:
-        """Wait until so many bytes are there; on failure: IndexError at the end, TimeoutError, OSError."""
+        """Wait until so many bytes are there; on failure: IndexError at the end, _TimeIsUpError, OSError."""
         while len(self.data) - self.at < count:
-            left = _ANSWER_TIMEOUT_S
-            if self._deadline is not None:
-                left = min(left, self._deadline - time.monotonic())
-            if left <= 0:
-                raise TimeoutError
-            self._connection.settimeout(left)
-            came = self._connection.recv(_AT_ONCE)
+            with self._until.waiting() as left_s:
+                self._connection.settimeout(left_s)
+                came = self._connection.recv(_AT_ONCE)
             if not came:
                 raise IndexError("it ended before all was there")
             self.data += came
@@ -155,7 +177,7 @@ class _Incoming:
         self.throw_away()
 
 
-def _ask(connection: socket.socket, asked: Mapping[str, Sequence[Piece]]) -> None:
+def _ask(connection: socket.socket, asked: Mapping[str, Sequence[Piece]], until: _Until) -> None:
     """Send the requests, and see that they were read; QEMU only notes them, so this never waits for it to send.
 
     Few are on their way at any time: whoever closes the connection, or is killed, while QEMU has more to read ends
@@ -168,14 +190,15 @@ def _ask(connection: socket.socket, asked: Mapping[str, Sequence[Piece]]) -> Non
             for begin in range(first, end, _MOST_ASKED_AT_ONCE):
                 length = min(_MOST_ASKED_AT_ONCE, end - begin)
                 requests.append(struct.pack(">HHQIB", _REQUEST, 13 + len(name), begin, length, len(name)) + name)
-    connection.settimeout(_ANSWER_TIMEOUT_S)
-    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
     for first in range(0, len(requests), _ON_THEIR_WAY):
-        connection.sendall(b"".join(requests[first : first + _ON_THEIR_WAY]))
-        while any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4))):
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            time.sleep(0)
+        with until.waiting() as left_s:
+            over = time.monotonic() + left_s
+            connection.settimeout(left_s)
+            connection.sendall(b"".join(requests[first : first + _ON_THEIR_WAY]))
+            while any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4))):
+                if time.monotonic() > over:
+                    raise TimeoutError
+                time.sleep(0)
 
 
 class _Receiver:

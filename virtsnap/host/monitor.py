@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from virtsnap.errors import HypervisorError, OperationTimeoutError, VirtsnapError
+from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host.translate import translated
 
 _END_TIMEOUT_S = 10.0
@@ -97,7 +97,7 @@ class Monitor:
         deadline = time.monotonic() + _END_TIMEOUT_S
         while self._ask("query-migrate").get("status") not in _OVER:
             if time.monotonic() > deadline:
-                raise OperationTimeoutError(f"{self._name}: QEMU does not end the migration that was cancelled")
+                raise HypervisorError(f"{self._name}: QEMU does not end the migration that was cancelled")
             time.sleep(0.001)
 
     def device_state(self) -> bytes:

@@ -57,6 +57,11 @@ def _added(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, f
     return {phase: round(first.get(phase, 0.0) + then.get(phase, 0.0), 4) for phase in {**first, **then}}
 
 
+def _left(timeout_s: float | None, *, since: float) -> float | None:
+    """Give what is left of a time that began at `since` of the monotonic clock."""
+    return None if timeout_s is None else since + timeout_s - time.monotonic()
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     plan: Plan
@@ -219,13 +224,15 @@ class SnapshotDomain:
         self, op: str, prepare: Callable[[View], _Prepared], *, timeout_s: float | None, watch: Watch | None
     ) -> Outcome:
         """Save; where QEMU does not give single pages of its RAM, save again with all of it, and warn."""
+        started = time.monotonic()
         try:
             return self._save_on_a_short_chain(op, prepare, timeout_s=timeout_s, watch=watch)
         except PagesRefusedError as exc:
             if not self._domain.is_active():
                 raise
             self._gives_pages = False
-            saved = self._save_on_a_short_chain(op, prepare, timeout_s=timeout_s, watch=watch)
+            left_s = _left(timeout_s, since=started)
+            saved = self._save_on_a_short_chain(op, prepare, timeout_s=left_s, watch=watch)
             said = f"{exc.message}: all of it was written, which takes longer"
             return replace(saved, warnings=(*saved.warnings, said))
 
@@ -237,7 +244,7 @@ class SnapshotDomain:
         A warning says so, and `bytes["pulled"]` of the outcome what it cost. Where it cannot be shortened the
         save is made all the same, unless this libvirt could not start a guest on the chain.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        started = time.monotonic()
 
         def prepare_if_short(view: View) -> _Prepared:
             prepared = prepare(view)
@@ -249,8 +256,7 @@ class SnapshotDomain:
             return self._operate(op, prepare_if_short, timeout_s=timeout_s, watch=watch)
         except _ChainTooLongError:
             shortened = self._shorten(timeout_s=timeout_s, watch=watch)
-        left_s = None if deadline is None else deadline - time.monotonic()
-        saved = self._operate(op, prepare, timeout_s=left_s, watch=watch)
+        saved = self._operate(op, prepare, timeout_s=_left(timeout_s, since=started), watch=watch)
         return replace(
             saved, phases_s=_added(shortened.phases_s, saved.phases_s), bytes={**shortened.bytes, **saved.bytes},
             warnings=(*shortened.warnings, *saved.warnings),
