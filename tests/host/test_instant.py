@@ -35,6 +35,7 @@ from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host.guest_ram import BegunCopy, qemu_user
 from virtsnap.host.guest_ram import begun_copy as begun_copy_of_the_product
 from virtsnap.host.monitor import Monitor
+from virtsnap.snapshots import steps
 from virtsnap.snapshots.acts import ram
 from virtsnap.snapshots.api import SnapshotDomain
 from virtsnap.snapshots.origin import ORIGIN_NS
@@ -311,6 +312,34 @@ def test_what_the_guest_writes_while_its_ram_is_copied_is_in_the_snapshot(
     put(guest, "late")
     domain.load_snapshot("s")
     assert tokens(guest) == ("meanwhile", "meanwhile")
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_guest_that_somebody_lets_run_while_it_is_saved_gets_no_snapshot(
+    loaded: Vm, farm: GuestFarm, is_loaded: bool
+) -> None:
+    guest, domain = loaded
+    if not is_loaded:
+        guest = farm.running_guest(ram_folder=DEFAULT_FOLDER)
+        domain = virtsnap.connect(farm.uri).domain(guest.name)
+    there = {each.name for each in domain.snapshots()}
+    put(guest, "now")
+
+    def resume(step: steps.Step) -> None:
+        if isinstance(step, steps.TakeSnapshot if is_loaded else steps.CopyRam):
+            guest.domain.resume()
+
+    number = guest.domain.ID()
+    with pytest.raises(HypervisorError, match="was paused to be saved, and is running now"):
+        domain.save_snapshot("s", watch=resume)
+    assert still_runs(guest, number)
+    assert tokens(guest) == ("now", "now")
+    assert {each.name for each in domain.snapshots()} == there
+    assert farm.disagreements() == []
+    domain.save_snapshot("s")
+    put(guest, "wrong")
+    domain.load_snapshot("s")
+    assert tokens(guest) == ("now", "now")
 
 
 def test_an_ordinary_domain_is_told_how_to_become_one(farm: GuestFarm) -> None:

@@ -148,6 +148,8 @@ class TakeSnapshot(Step):
     asked: frozenset[str] = frozenset()
     # The guest's RAM: what the memory image can have at most; 0 where nobody knows
     ram_bytes: int = 0
+    # The disks of a guest whose state was written before: nobody may have let it run
+    is_paused: bool = False
 
     def describe(self) -> str:
         """See Step."""
@@ -252,7 +254,8 @@ class CopyRam(Step):
     """Copy the paused guest's RAM (`size_bytes` at `ram_path`, a file or the folder of one) to `path`.
 
     Where BeginCopy came before, only what the guest has changed since is copied.
-    It cannot be done again later: the RAM must be that of the snapshot. Undo: remove the copy, and let a guest
+    It cannot be done again later: the RAM must be that of the snapshot. On failure: HypervisorError, also where
+    somebody has let the guest run since its state was written. Undo: remove the copy, and let a guest
     run that was paused for it (`resumes`): before that QEMU, which has written its state out, lets nobody
     merge its disks.
     """

@@ -6,10 +6,18 @@ from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
 from virtsnap.errors import HypervisorError
 from virtsnap.host.asked_ram import save_changes
-from virtsnap.host.guest_ram import begun_copy, clone_file, copy_ram, flush_ram, populate_file, qemu_user
+from virtsnap.host.guest_ram import (
+    begun_copy,
+    clone_file,
+    copy_ram,
+    flush_ram,
+    populate_file,
+    qemu_user,
+)
 from virtsnap.host.memory_image import change_image, read_definition
 from virtsnap.host.ram_stream import split_image
 from virtsnap.snapshots import steps as st
+from virtsnap.snapshots.acts.saving import require_paused
 from virtsnap.snapshots.catalog import strip_our_metadata, to_text
 from virtsnap.snapshots.definition import snapshot_record
 from virtsnap.snapshots.run import Context, perform, undo
@@ -84,6 +92,7 @@ def _(step: st.CopyRam, context: Context) -> None:
             context.domain.uuid, path=step.ram_path, size_bytes=step.size_bytes, to=step.path,
             timeout_s=context.remaining_s(),
         )
+    require_paused(context.domain)
 
 
 @undo.register

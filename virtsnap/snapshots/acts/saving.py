@@ -39,6 +39,16 @@ def _(step: st.KeepState, context: Context) -> None:
 def _(step: st.TakeSnapshot, context: Context) -> None:
     with _aborting(context):
         context.domain.take_snapshot(step.xml, disk_only=step.memory_path is None, asked=step.asked)
+    if step.is_paused:
+        require_paused(context.domain)
+
+
+def require_paused(domain: Domain) -> None:
+    """Raise HypervisorError where a guest runs whose state was written: what is saved after it does not fit it."""
+    power = domain.power()
+    if power != "paused":
+        raise HypervisorError(f"{domain.name}: was paused to be saved, and is {power} now",
+                              hint="nothing has changed; save again")
 
 
 def _new_files(step: st.TakeSnapshot) -> tuple[str, ...]:
