@@ -119,17 +119,18 @@ class GuestFarm:
         machine: str = "pc",
         uefi: bool = False,
         ram_folder: str | None = None,
+        has_disk: bool = True,
     ) -> RunningGuest:
         """Start a domain with virtio disks and a serial console, and wait until the guest answers.
 
-        The first disk is an overlay over the guest's ext4; `extra_disk_sizes` adds
+        The first disk is an overlay over the guest's ext4, if it `has_disk`; `extra_disk_sizes` adds
         empty ones. `extra_devices` goes into <devices>, `before_devices` before it.
         With `uefi` it has OVMF and `vars.fd` in its folder; with `ram_folder` its RAM is in a file there, as
         `create --ram-dir` has it.
         """
         name = name or self.new_name()
         folder = self.new_folder(name)
-        disks = [self.new_disk(folder, "disk0")]
+        disks = [self.new_disk(folder, "disk0")] if has_disk else []
         disks += [self.new_disk(folder, f"disk{n}", size=size) for n, size in enumerate(extra_disk_sizes, start=1)]
         serial = folder / "serial" if console == "unix" else None
         xml = domain_xml(
@@ -140,10 +141,11 @@ class GuestFarm:
         if ram_folder is not None:
             xml = with_ram_in_file(xml, folder=ram_folder)
         opened = self.console(name, serial)
-        if uefi or ram_folder or extra_devices or before_devices or extra_disk_sizes:
+        if uefi or ram_folder or extra_devices or before_devices or extra_disk_sizes or not has_disk:
             domain = self.make_domain(xml)
             opened.wait_ready(timeout_s=_UEFI_BOOT_TIMEOUT_S if uefi else BOOT_TIMEOUT_S)
-            opened.wait_disk()  # it may come after the first answer
+            if has_disk:
+                opened.wait_disk()  # it may come after the first answer
         else:
             domain = self._woken(xml, name, disks[0], opened)
         return RunningGuest(

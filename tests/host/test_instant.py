@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import shlex
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from lxml import etree
 import virtsnap
 import virtsnap.host
 from tests.demo import qemu_command_line
+from tests.faults.forked import run_verb
 from tests.guest.build import GuestFiles
 from tests.guest.console import GuestConsole
 from tests.host.accelerator import DomainType
@@ -483,6 +485,11 @@ def test_with_reflinks_every_save_and_load_is_instant(farm_with_reflinks: GuestF
         with virtsnap.host.connect(guest.uri) as plain:
             assert disagreements(plain, guest.name, beside=[reflinks]) == []
         guest.domain.destroy()
+        code, said = run_verb(("-c", guest.uri, "load", guest.name, "b"), kill=("before", 4))  # the clone
+        assert code == -signal.SIGKILL, said
+        code, said = run_verb(("-c", guest.uri, "recover", guest.name))
+        assert (code, "was undone" in said) == (0, True), said
+        assert not guest.domain.isActive()
         guest.domain.create()
         guest.console.wait_disk(timeout_s=60)
         assert guest.console.check("cat /mnt/token") == "a"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from virtsnap.errors import OperationTimeoutError
-from virtsnap.host import file_copies
+from virtsnap.errors import HypervisorError, OperationTimeoutError
+from virtsnap.host import file_copies, guest_ram
 from virtsnap.host.file_copies import CopyInTwoParts, copy_data, in_both, in_first, populate
 
 PAGE = 4096
@@ -126,3 +126,25 @@ def test_the_time_can_run_out(tmp_path: Path) -> None:
         write(given, {1: b"b"})
         with pytest.raises(OperationTimeoutError):
             copy.finish(timeout_s=-1)
+
+
+def test_a_clone_has_its_name_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, to = tmp_path / "given", tmp_path / "to"
+    write(given, {1: b"a"})
+    shares, seen = True, []
+
+    def share_blocks(source: int, target: int) -> bool:
+        seen.append(to.exists())
+        os.write(target, os.pread(source, SIZE, 0))
+        return shares
+
+    monkeypatch.setattr(guest_ram, "share_blocks", share_blocks)
+    guest_ram.clone_file(str(given), str(to))
+    assert seen == [False]
+    assert to.read_bytes() == given.read_bytes()
+    assert to.stat().st_mode & 0o777 == 0o600
+    to.unlink()
+    shares = False
+    with pytest.raises(HypervisorError, match=f"{to}: its file system shares no blocks with {given}"):
+        guest_ram.clone_file(str(given), str(to))
+    assert list(tmp_path.iterdir()) == [given]

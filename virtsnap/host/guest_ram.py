@@ -141,22 +141,23 @@ def populate_file(path: str, *, timeout_s: float | None = None) -> None:
 def clone_file(source: str, to: str) -> None:
     """Make a private file that shares all blocks with another, and its owner.
 
+    Until it is whole it is called `unfinished(to)`: where there is a file `to`, a guest can have it as its RAM.
     On failure: HypervisorError, and there is no new file.
     """
     try:
         with Path(source).open("rb") as given:
-            target = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
+            like = os.fstat(given.fileno())
+            with _new(unfinished(to), like.st_uid, like.st_gid) as target:
                 if not share_blocks(given.fileno(), target):
-                    Path(to).unlink()
                     raise HypervisorError(f"{to}: its file system shares no blocks with {source}")
-                if os.geteuid() == 0:
-                    like = os.fstat(given.fileno())
-                    os.fchown(target, like.st_uid, like.st_gid)
-            finally:
-                os.close(target)
+                Path(unfinished(to)).rename(to)
     except OSError as exc:
         raise HypervisorError(f"{to}: cannot be made from {source}: {exc.strerror}") from exc
+
+
+def unfinished(path: str) -> str:
+    """Name a RAM file that is being made."""
+    return f"{path}.new"
 
 
 def can_share_blocks(source: str, folder: str) -> bool:

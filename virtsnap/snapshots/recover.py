@@ -17,7 +17,7 @@ from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.acts.loading import runs_on
+from virtsnap.snapshots.acts.loading import is_unresumed, runs_on
 from virtsnap.snapshots.acts.native import runs_on_native
 from virtsnap.snapshots.catalog import read_snapshot
 from virtsnap.snapshots.journal import Journal, with_passwords_of
@@ -146,22 +146,23 @@ def _rest_of_load(
     overlays = {step.path for step in journal.plan.steps if isinstance(step, st.MakeOverlay)}
     native = next((step for step in rest if isinstance(step, st.RevertNatively)), None)
     is_active = domain.is_active()
-    is_ours = is_active and (
-        runs_on(domain, overlays) if native is None else runs_on_native(domain, native)
-    )
+    resumed = any(isinstance(step, st.ResumeGuest) for step in journal.begun_steps)
+    if native is not None:
+        is_ours = runs_on_native(domain, native)
+    else:
+        is_ours = runs_on(domain, overlays) if resumed else is_unresumed(domain, overlays)
     if is_active and not is_ours:
         return None  # the old guest was not stopped, or somebody started it again
-    resumed = any(isinstance(step, st.ResumeGuest) for step in journal.begun_steps)
-    # Without disks the old guest cannot be told from the new one, and nothing is lost by starting anew.
-    if is_ours and (resumed or ((overlays or native) and domain.power() == "running")):
+    if is_ours and (resumed or domain.power() == "running"):
         # It may have run: from here on its overlays belong to it, and nothing starts it anew.
         return tuple(step for step in rest if not isinstance(step, _STARTS)
                      and not (isinstance(step, st.ResumeGuest) and domain.power() == "running"))
     if resumed and not is_active:
         # It ran and was switched off: both definitions are there, a start boots the loaded line.
         return ()
-    if not is_active and not all(files.exists(path) for path in overlays):
-        return None  # there was no guest to stop, and it was killed before its overlays were made
+    made = {*overlays, *(step.path for step in journal.plan.steps if isinstance(step, st.CloneRam))}
+    if not is_active and not all(files.exists(path) for path in made):
+        return None  # there was no guest to stop, and it was killed before its files were made
     # Redone from the stop: nothing ran on the overlays. libvirt's own revert makes others each time.
     again = (st.StopGuest(),) if is_ours and not isinstance(rest[0], st.StopGuest) else ()
     return (*again, *rest)

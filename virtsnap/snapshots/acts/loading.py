@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from virtsnap.domain_xml.live import parse_xml, writable_paths
 from virtsnap.domain_xml.quick_start import start_as_always
@@ -48,7 +48,7 @@ def _(step: st.RestoreMemory, context: Context) -> None:
 @undo.register
 def _(step: st.RestoreMemory, context: Context) -> None:
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if runs_on(context.domain, writable_paths(step.xml)):
+    if is_unresumed(context.domain, writable_paths(step.xml)):
         context.domain.destroy()
     put_back_refused(context.domain.persistent_xml(), context)
 
@@ -80,6 +80,14 @@ def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:
     return writable_paths(domain.live_xml()) == set(paths)
 
 
+def is_unresumed(domain: Domain, paths: Collection[str | None]) -> bool:
+    """Say whether there is a guest whose disks are these, made by a load that has not let it run.
+
+    Where there are none, one that runs is another guest: the old one, or somebody's. A paused one cannot be told.
+    """
+    return runs_on(domain, paths) and (bool(paths) or domain.power() == "paused")
+
+
 @perform.register
 def _(step: st.DefineDomain, context: Context) -> None:
     context.define(step.xml)
@@ -98,7 +106,7 @@ def _(step: st.StartGuest, context: Context) -> None:
 @undo.register
 def _(step: st.StartGuest, context: Context) -> None:
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if step.paths is not None and runs_on(context.domain, step.paths):
+    if step.paths is not None and is_unresumed(context.domain, step.paths):
         context.domain.destroy()
 
 

@@ -101,5 +101,7 @@ def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
 
 
 def runs_on_native(domain: Domain, step: st.RevertNatively) -> bool:
-    """Say whether there is a guest that this revert started."""
-    return domain.is_active() and len(native_overlays(step, domain.live_xml())) == len(step.frozen)
+    """Say whether there is a guest that this revert started; where it has no disks, see `is_unresumed`."""
+    if not domain.is_active() or len(native_overlays(step, domain.live_xml())) != len(step.frozen):
+        return False
+    return bool(step.frozen) or domain.power() == "paused"

@@ -13,6 +13,7 @@ from virtsnap.host.guest_ram import (
     flush_ram,
     populate_file,
     qemu_user,
+    unfinished,
 )
 from virtsnap.host.memory_image import change_image, read_definition
 from virtsnap.host.ram_stream import split_image
@@ -78,7 +79,8 @@ def _(step: st.CloneRam, context: Context) -> None:
 
 @undo.register
 def _(step: st.CloneRam, context: Context) -> None:
-    context.host.files.remove(step.path)
+    for path in (step.path, unfinished(step.path)):
+        context.host.files.remove(path)
 
 
 @perform.register
