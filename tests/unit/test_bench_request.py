@@ -10,7 +10,7 @@ import pytest
 from virtsnap.bench.engines import EngineRow, Surroundings, engine_rows
 from virtsnap.bench.guest import built_in_guest, guest_from_words
 from virtsnap.bench.pulse import Pulse
-from virtsnap.bench.scenarios import Size, choose, parse_numbers, parse_sizes, plan_scenarios
+from virtsnap.bench.scenarios import Scenario, Size, choose, parse_numbers, parse_sizes, plan_scenarios
 from virtsnap.cli.main import main
 from virtsnap.errors import UsageError
 
@@ -76,6 +76,25 @@ def test_all_engines_are_compared_and_the_quick_ones_looked_at_further() -> None
     assert names(found[0].engines) == names(tuple(ROWS))
     assert {row.kind for row in found[1].engines} == {"virtsnap"}
     assert "internal-virsh" not in names(found[2].engines)
+
+
+def test_of_guests_that_hold_much_all_but_one_round_comes_last() -> None:
+    size, much = Size(memory_mib=1024, resident_mib=512), Size(memory_mib=6144, resident_mib=4096)
+    found = plan_scenarios(ROWS, size=size, rounds=3, sizes=[much, size], cycles=0, parallel=(1,), small=size)
+    assert [(scenario.name, scenario.size, scenario.first, scenario.cycles) for scenario in found] == [
+        ("engines", size, 0, 3), ("sizes", much, 0, 1), ("sizes", size, 0, 3), ("parallel", size, 0, 2),
+        ("sizes", much, 1, 3),
+    ]
+    found = plan_scenarios(ROWS, size=size, rounds=1, sizes=[much], cycles=0, parallel=(), small=size)
+    assert [(scenario.first, scenario.cycles) for scenario in found] == [(0, 1), (0, 1)]
+
+
+def test_a_guest_that_is_booted_anew_for_each_round_takes_the_room_of_several() -> None:
+    size = Size(memory_mib=1024, resident_mib=1000)
+    anew, once = choose(ROWS, ["instant"])[0], choose(ROWS, ["restore"])[0]
+    scenario = Scenario(name="sizes", engines=(anew, once), size=size, cycles=3, first=1, vms=2)
+    assert scenario.starts() == ((anew, 1), (anew, 2), (once, 1))
+    assert scenario.needs_mib() == 3 * 2 * 1200 + 2 * 3000
 
 
 def test_nothing_more_is_planned_for_engines_that_are_only_compared() -> None:

@@ -1,17 +1,18 @@
 """A scenario becomes samples: guests booted, filled, saved, wrecked, loaded and asked, engine after engine.
 
 The rounds go through the engines, not the engines through the rounds, so that
-whatever else the machine does meets all of them. Guests that are not in turn
-are paused. Only where the machine has no room for all at once does each engine
-have its rounds in one go.
+whatever else the machine does meets all of them. All guests are booted first,
+and paused while they are not in turn. Only where the machine has no room for
+all at once does each engine have its rounds in one go.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from virtsnap.host.pauses import paused_s
 BOOT_TIMEOUT_S = 120.0
 _SOCKET_PATH_BYTES = 107  # unix(7)
 Progress = Callable[[str], None]
+# What an engine, its guest and its files can fail with
+_FAILURES = (VirtsnapError, GuestSilentError, AssertionError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +162,24 @@ class _Team:
         self.scenario, self.row = scenario, row
         self._threads = [ThreadPoolExecutor(1) for _ in range(scenario.vms)]
         self._members: list[Contestant] = []
+        self._failure: Exception | None = None
         self._here, self._guest, self._folder = here, guest, folder
 
-    def boot(self) -> None:
-        """Boot all."""
+    def be_there(self) -> None:
+        """Boot all, and pause them; once. On failure: what went wrong, now and each time it is asked for again."""
+        if not self._members and self._failure is None:
+            try:
+                self._boot()
+                self._all(Contestant.rest)
+            except _FAILURES as exc:
+                self._failure = exc
+        if self._failure is not None:
+            raise self._failure
+
+    def _boot(self) -> None:
         size = self.scenario.size
         for number, thread in enumerate(self._threads):
-            place = self._folder / f"{self.row.name}-{number}"
+            place = self._folder.with_name(f"{self._folder.name}-{number}")
             # In that thread: a process's monitor belongs to the thread that made it.
             member = thread.submit(
                 Contestant, self.row, self._here, self._guest, place, memory_mib=size.memory_mib
@@ -185,9 +199,8 @@ class _Team:
             if is_checked:
                 self._all(Contestant.wreck)
             self._each(found, lambda member, sample: member.load(sample, name, is_checked=is_checked))
-        except (VirtsnapError, GuestSilentError, AssertionError, OSError) as exc:
-            message = " ".join(str(exc).split())[:300]
-            return [replace(sample, error=message) for sample in found.values()]
+        except _FAILURES as exc:
+            return [replace(sample, error=_in_a_line(exc)) for sample in found.values()]
         return list(found.values())
 
     def rest(self) -> None:
@@ -228,47 +241,59 @@ def run_scenario(
     An engine that fails gives a sample with the error, and is left out from then on, as is one of whose
     samples one is enough. No turn begins once `is_over` says so.
     """
-    teams: dict[str, _Team] = {}
+    has_room = scenario.needs_mib() < available_mib() * 0.7
+    teams = {(row.name, cycle): _Team(scenario, row, here, guest, folder / f"{row.name}-{cycle}")
+             for row, cycle in scenario.starts()}
     out: set[str] = set()
     try:
-        for row, cycle in _order(scenario, has_room=scenario.needs_mib() < available_mib() * 0.7):
+        if has_room and not is_over():
+            progress("all boot")
+            _boot(list(teams.values()), at_once=max(1, (os.cpu_count() or 1) // scenario.vms))
+        for row, cycle in _order(scenario, has_room=has_room):
             if row.name in out:
                 continue
             if is_over():
                 break
             progress(row.name)
-            for sample in _turn(scenario, row, cycle, teams, here, guest, folder):
+            team = teams[row.name, cycle if row.boots_anew else scenario.first]
+            for sample in _turn(team, cycle):
                 if sample.error is not None or is_enough(sample):
                     out.add(row.name)
                 yield sample
             if row.name in out or row.boots_anew or cycle == scenario.cycles - 1:
-                teams.pop(row.name).stop()
+                team.stop()
     finally:
         for team in teams.values():
             team.stop()
 
 
+def _boot(teams: Sequence[_Team], *, at_once: int) -> None:
+    """Boot guests before any is measured, `at_once` at a time; what fails is told at its turn."""
+    with ThreadPoolExecutor(at_once) as pool:
+        for booting in [pool.submit(team.be_there) for team in teams]:
+            with contextlib.suppress(*_FAILURES):
+                booting.result()
+
+
 def _order(scenario: Scenario, *, has_room: bool) -> Iterator[tuple[EngineRow, int]]:
+    cycles = range(scenario.first, scenario.cycles)
     if has_room:
-        return ((row, cycle) for cycle in range(scenario.cycles) for row in scenario.engines)
-    return ((row, cycle) for row in scenario.engines for cycle in range(scenario.cycles))
+        return ((row, cycle) for cycle in cycles for row in scenario.engines)
+    return ((row, cycle) for row in scenario.engines for cycle in cycles)
 
 
-def _turn(
-    scenario: Scenario, row: EngineRow, cycle: int, teams: dict[str, _Team], here: Surroundings, guest: Guest,
-    folder: Path,
-) -> list[Sample]:
-    team = teams.get(row.name)
-    told = _Told(scenario=scenario, row=row, vm=0, cycle=cycle).sample()
+def _turn(team: _Team, cycle: int) -> list[Sample]:
+    told = _Told(scenario=team.scenario, row=team.row, vm=0, cycle=cycle).sample()
     try:
-        if team is None:
-            team = teams[row.name] = _Team(scenario, row, here, guest, folder)
-            team.boot()
-        else:
-            team.wake()
+        team.be_there()
+        team.wake()
         found = team.cycle(cycle)
         if not any(sample.error for sample in found):
             team.rest()
-    except (VirtsnapError, GuestSilentError, AssertionError, OSError) as exc:
-        return [replace(told, error=" ".join(str(exc).split())[:300])]
+    except _FAILURES as exc:
+        return [replace(told, error=_in_a_line(exc))]
     return found
+
+
+def _in_a_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:300]

@@ -64,7 +64,7 @@ def run_bench(
             begun_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         samples: list[Sample] = []
-        missing: list[str] = []
+        missing: dict[str, str] = {}  # by scenario; one of large guests comes twice
         with tempfile.TemporaryDirectory(prefix="virtsnap-bench-", dir=directory) as folder:
             Path(folder).chmod(0o711)  # QEMU's user passes through
             for scenario in plan(able):
@@ -79,11 +79,11 @@ def run_bench(
                 wanted = scenario.cycles * (len(scenario.engines) - len(once)) + len(once)
                 done = len({(each.engine, each.cycle) for each in there})
                 if deadline is not None and time.monotonic() > deadline and done < wanted:
-                    missing.append(f"{scenario}: {done} of {wanted} turns")
+                    missing[str(scenario)] = f"{scenario}: {done} of {wanted} turns"
     finally:
         watch.close()
     return Results(place=place, contenders=contenders_of(rows, here), samples=tuple(samples),
-                   missing=tuple(missing))
+                   missing=tuple(missing.values()))
 
 
 def is_of(sample: Sample, scenario: Scenario) -> bool:

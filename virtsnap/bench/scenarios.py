@@ -9,6 +9,9 @@ from typing import get_args
 from virtsnap.bench.engines import Deeper, EngineRow
 from virtsnap.errors import UsageError
 
+# A save of so much takes as long as the disk does
+MUCH_MIB = 2048
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -23,9 +26,10 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Some engines in turn, `cycles` rounds; in a round each saves and loads once, on `vms` guests at once.
+    """Some engines in turn, in the rounds from `first` up to `cycles`.
 
-    In one round of `checked_every` it is looked whether RAM and disk are as they were saved.
+    In a round each saves and loads once, on `vms` guests at once, and in one of `checked_every` it is looked
+    whether RAM and disk are as they were saved.
     """
 
     name: str
@@ -34,16 +38,24 @@ class Scenario:
     cycles: int
     vms: int = 1
     checked_every: int = 1
+    first: int = 0
 
     def __str__(self) -> str:
         return f"{self.name} {self.size}" + (f", {self.vms} at once" if self.vms > 1 else "")
+
+    def starts(self) -> tuple[tuple[EngineRow, int], ...]:
+        """Give the engines, and the rounds before which their guests are booted."""
+        return tuple(
+            (row, cycle) for row in self.engines
+            for cycle in range(self.first, self.cycles if row.boots_anew else self.first + 1)
+        )
 
     def needs_mib(self) -> int:
         """Estimate the memory of the host that all engines' guests take when none is ended between its turns.
 
         A guest's pages and QEMU's own for each, and the page cache of a snapshot under way.
         """
-        guests = len(self.engines) * self.vms
+        guests = len(self.starts()) * self.vms
         return guests * (self.size.resident_mib + 200) + 3 * self.size.resident_mib * self.vms
 
 
@@ -84,7 +96,7 @@ def plan_scenarios(
 ) -> tuple[Scenario, ...]:
     """Plan a run: all engines at one size, then those that are for it over cycles, sizes and numbers of guests.
 
-    What takes longest comes late, large guests: time may run out.
+    Time may run out: of guests that hold much, whose saves take long, all but one round comes last.
     """
     deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
     found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
@@ -93,11 +105,17 @@ def plan_scenarios(
             Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
         )
     found += [
-        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds) for each in sizes
+        Scenario(name="sizes", engines=deeper["sizes"], size=each,
+                 cycles=1 if each.resident_mib >= MUCH_MIB else rounds)
+        for each in sizes
     ]
     found += [
         # Each guest gives a sample, so that many need few rounds.
         Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)
         for vms in parallel
+    ]
+    found += [
+        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds, first=1)
+        for each in sizes if each.resident_mib >= MUCH_MIB and rounds > 1
     ]
     return tuple(scenario for scenario in found if scenario.engines)
