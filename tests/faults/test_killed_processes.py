@@ -157,6 +157,18 @@ def test_a_load_whose_guest_was_started_by_somebody_else_is_taken_back(two: Gues
     two.assert_all_load({"a": "a", "b": "b"})
 
 
+def test_a_load_whose_guest_went_off_before_it_ran_is_finished_without_one(two: GuestWithTwo) -> None:
+    two.command("load", two.guest.name, "a", kill=("after", 6))  # the definition, which says that it may have run
+    assert two.guest.domain.info()[0] == libvirt.VIR_DOMAIN_PAUSED
+    two.guest.domain.destroy()
+    code, said = two.command("recover", two.guest.name)
+    assert (code, "was finished" in said) == (0, True), said
+    assert not two.guest.domain.isActive()
+    assert two.disagreements() == []
+    assert two.on_disk() == "a"
+    two.assert_all_load({"a": "a"})
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_guest_that_runs_on_the_disks_of_before_stays_where_a_boot_was_under_way(
     two: GuestWithTwo, when: When

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from unittest.mock import MagicMock
 
@@ -14,7 +15,7 @@ from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import to_text
 from virtsnap.snapshots.definition import with_our_metadata
-from virtsnap.snapshots.journal import Journal, journal_element, read_journal, with_passwords_of
+from virtsnap.snapshots.journal import Journal, Keeper, journal_element, read_journal, with_passwords_of
 from virtsnap.snapshots.plan import SaveRequest, plan_remove, plan_save
 from virtsnap.snapshots.recover import steps_to_finish
 
@@ -86,3 +87,54 @@ def test_what_was_not_begun_is_taken_back_and_tidying_is_gone_on_with() -> None:
     assert steps_to_finish(Journal(plan=plan, begun=1, direction="back"), domain, LocalFiles()) is None
     assert steps_to_finish(Journal(plan=plan, begun=2), domain, LocalFiles()) == ()
     assert "journal" in to_text(journal_element(Journal(plan=plan)))
+
+
+def test_what_a_definition_says_already_is_not_written_again() -> None:
+    domain = MagicMock(spec=Domain, **{"is_persistent.return_value": True, "is_active.return_value": False})
+    keeper = Keeper(domain)
+    keeper.open(Journal(plan=save("new")))
+    keeper.expect(2)
+    (element,) = keeper.elements()
+    assert element.get("begun") == "2"
+    assert domain.set_metadata.call_count == 1
+    keeper.note(2)
+    assert domain.set_metadata.call_count == 1
+    keeper.note(2, direction="back")
+    keeper.note(3)
+    assert domain.set_metadata.call_count == 3
+
+
+def load_of(definition: str) -> st.Plan:
+    """Make a load of a snapshot with memory, from its stop on."""
+    return st.Plan(op="load", domain="sut", name="a", steps=(
+        st.StopGuest(), st.RestoreMemory(memory_path="/a.mem", xml=definition),
+        st.DefineDomain(xml=definition, previous_xml=domain_xml(), notes_ahead=True),
+        st.MakeCurrent(object_name="a", previous="b"), st.ResumeGuest(),
+    ))
+
+
+@pytest.mark.parametrize(("begun", "ahead"), [(3, 5), (4, 5), (5, 5)])
+def test_a_definition_of_a_load_has_the_resume_in_it(begun: int, ahead: int) -> None:
+    plan = load_of(domain_xml(overlay(1)))
+    assert plan.reach_ahead(begun) == ahead
+    assert not any(isinstance(step, st.ResumeGuest) for step in plan.steps[: plan.reach(3)])
+
+
+@pytest.mark.parametrize(("defined", "power", "left"), [
+    (False, "paused", "DefineDomain MakeCurrent ResumeGuest"), (True, "paused", "MakeCurrent ResumeGuest"),
+    (True, "running", "MakeCurrent"), (True, "shutoff", "MakeCurrent"),
+    (False, "shutoff", "DefineDomain MakeCurrent"),
+])
+def test_a_load_that_may_have_let_its_guest_run_starts_none_again(defined: bool, power: str, left: str) -> None:
+    new = domain_xml(overlay(1))
+    plan = load_of(new)
+    domain = MagicMock(spec=Domain, **{
+        "is_active.return_value": power != "shutoff", "power.return_value": power, "live_xml.return_value": new,
+        "persistent_xml.return_value": new if defined else domain_xml(),
+    })
+    made = st.MakeOverlay(path=overlay(1), backing_path=BASE, backing_format="qcow2", virtual_bytes=1,
+                          owner_like=None)
+    journal = Journal(plan=dataclasses.replace(plan, steps=(made, *plan.steps)), begun=6)
+    rest = steps_to_finish(journal, domain, MagicMock(spec=LocalFiles))
+    assert rest is not None
+    assert " ".join(type(step).__name__ for step in rest) == left

@@ -146,10 +146,16 @@ class Keeper:
         self._write()
 
     def note(self, begun: int, *, direction: Direction = "forward") -> None:
-        """Write down how far it got."""
+        """Write down how far it got, unless that was expected."""
+        known = self._journal
+        self.expect(begun, direction=direction)
+        if self._journal not in (known, None):
+            self._write()
+
+    def expect(self, begun: int, *, direction: Direction = "forward") -> None:
+        """Have it in the definition that comes next how far it got; Needs: there comes one."""
         if self._journal is not None:
             self._journal = replace(self._journal, begun=begun, direction=direction)
-            self._write()
 
     def close(self) -> None:
         """Take the journal out of whichever definitions there are: the operation is over."""

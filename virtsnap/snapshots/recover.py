@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from virtsnap.domain_xml.live import parse_xml, read_disks
+from virtsnap.domain_xml.live import parse_xml, read_disks, writable_paths
 from virtsnap.errors import HypervisorError, VirtsnapError
 from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
@@ -155,14 +155,23 @@ def _rest_of_load(
         return None  # the old guest was not stopped, or somebody started it again
     if is_ours and (resumed or domain.power() == "running"):
         # It may have run: from here on its overlays belong to it, and nothing starts it anew.
-        return tuple(step for step in rest if not isinstance(step, _STARTS)
+        return tuple(step for step in _but_done(rest, domain) if not isinstance(step, _STARTS)
                      and not (isinstance(step, st.ResumeGuest) and domain.power() == "running"))
     if resumed and not is_active:
-        # It ran and was switched off: both definitions are there, a start boots the loaded line.
-        return ()
+        # It may have run and was switched off: with both definitions there a start boots the loaded line.
+        return tuple(step for step in _but_done(rest, domain) if not isinstance(step, (*_STARTS, st.ResumeGuest)))
     made = {*overlays, *(step.path for step in journal.plan.steps if isinstance(step, st.CloneRam))}
     if not is_active and not all(files.exists(path) for path in made):
         return None  # there was no guest to stop, and it was killed before its files were made
     # Redone from the stop: nothing ran on the overlays. libvirt's own revert makes others each time.
     again = (st.StopGuest(),) if is_ours and not isinstance(rest[0], st.StopGuest) else ()
     return (*again, *rest)
+
+
+def _but_done(rest: tuple[st.Step, ...], domain: Domain) -> tuple[st.Step, ...]:
+    """Leave out a definition that is there, as its disks tell: somebody may have changed it in something else."""
+    there = writable_paths(domain.persistent_xml())
+    return tuple(
+        step for step in rest
+        if not (isinstance(step, st.DefineDomain) and there and writable_paths(step.xml) == there)
+    )

@@ -105,6 +105,8 @@ def _run(plan: st.Plan, context: Context, watch: Callable[[st.Step], None] | Non
             begun.append(step)
             if step.is_noted:
                 _note(plan.reach(len(begun)), context)
+            elif isinstance(step, st.DefineDomain) and step.notes_ahead and context.journal is not None:
+                context.journal.expect(plan.reach_ahead(len(begun)))
             _timed(step, context)
             stopped = stopped or isinstance(step, st.StopGuest)
     except BaseException as exc:

@@ -490,11 +490,16 @@ class RevertNatively(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class DefineDomain(Step):
-    """Replace the persistent definition. Undo: put the previous one back."""
+    """Replace the persistent definition. Undo: put the previous one back.
+
+    The journal goes on in the new one. Where it `notes_ahead`, the next noted step is in it already and need not
+    be written down by itself; nothing but MakeCurrent may be in between.
+    """
 
     phase = "define"
     xml: str
     previous_xml: str
+    notes_ahead: bool = False
 
     def describe(self) -> str:
         """See Step."""
@@ -589,6 +594,10 @@ class Plan:
         while begun < len(self.steps) and not self.steps[begun].is_noted:
             begun += 1
         return begun
+
+    def reach_ahead(self, begun: int) -> int:
+        """Give how many may have been begun by the time the next but one is noted."""
+        return self.reach(min(self.reach(begun) + 1, len(self.steps)))
 
     def describe(self) -> tuple[str, ...]:
         """Give one line for each step."""

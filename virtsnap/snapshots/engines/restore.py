@@ -7,6 +7,8 @@ disk files than the image does.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from virtsnap.domain_xml.live import parse_xml, writable_paths
 from virtsnap.domain_xml.quick_start import start_quickly
 from virtsnap.snapshots.catalog import to_text
@@ -51,4 +53,4 @@ class RestoreEngine:
         if revert.facts.ram is not None and revert.ram_path is None:  # it will be mapped privately
             set_origin(domain, origin_in_snapshot(revert.facts.ram, revert.snapshot.xml))
         restore = RestoreMemory(memory_path=revert.facts.memory.path, xml=to_text(domain))
-        return (*stop, restore, define)
+        return (*stop, restore, replace(define, notes_ahead=True))
