@@ -72,7 +72,7 @@ class Contestant:
         self._known: str | None = None
 
     def boot(self, resident_mib: int) -> None:
-        """Start the guest and have it hold its share of RAM."""
+        """Start the guest and have it hold its share of RAM; it is paused then."""
         self._engine.start()
         self._console.wait_ready(timeout_s=BOOT_TIMEOUT_S)
         wait_for_disk(self._console, self._guest)
@@ -84,6 +84,7 @@ class Contestant:
             self._engine.save("first")
             self._engine.load("first")
             self._engine.forget("first")
+        self._engine.rest()
 
     def rest(self) -> None:
         """Pause the guest until its next turn."""
@@ -170,7 +171,6 @@ class _Team:
         if not self._members and self._failure is None:
             try:
                 self._boot()
-                self._all(Contestant.rest)
             except _FAILURES as exc:
                 self._failure = exc
         if self._failure is not None:
@@ -185,7 +185,7 @@ class _Team:
                 Contestant, self.row, self._here, self._guest, place, memory_mib=size.memory_mib
             ).result()
             self._members.append(member)
-        self._all(lambda member: member.boot(size.resident_mib))
+        self._all(lambda member: member.boot(size.resident_mib))  # each rests then
 
     def cycle(self, number: int) -> list[Sample]:
         """Save and load once on all at once; the steps between are taken together."""
@@ -248,7 +248,7 @@ def run_scenario(
     try:
         if has_room and not is_over():
             progress("all boot")
-            _boot(list(teams.values()), at_once=max(1, (os.cpu_count() or 1) // scenario.vms))
+            _boot(list(teams.values()), at_once=max(1, (os.cpu_count() or 1) // scenario.vms), is_over=is_over)
         for row, cycle in _order(scenario, has_room=has_room):
             if row.name in out:
                 continue
@@ -267,10 +267,14 @@ def run_scenario(
             team.stop()
 
 
-def _boot(teams: Sequence[_Team], *, at_once: int) -> None:
+def _boot(teams: Sequence[_Team], *, at_once: int, is_over: Callable[[], bool]) -> None:
     """Boot guests before any is measured, `at_once` at a time; what fails is told at its turn."""
+    def boot(team: _Team) -> None:
+        if not is_over():
+            team.be_there()
+
     with ThreadPoolExecutor(at_once) as pool:
-        for booting in [pool.submit(team.be_there) for team in teams]:
+        for booting in [pool.submit(boot, team) for team in teams]:
             with contextlib.suppress(*_FAILURES):
                 booting.result()
 
