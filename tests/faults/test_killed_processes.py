@@ -157,6 +157,23 @@ def test_a_load_whose_guest_was_started_by_somebody_else_is_taken_back(two: Gues
     two.assert_all_load({"a": "a", "b": "b"})
 
 
+def test_a_load_whose_guest_ran_on_and_got_a_snapshot_of_plain_virsh_is_finished(two: GuestWithTwo) -> None:
+    two.command("load", two.guest.name, "a", kill=("after", 8))
+    put(two.guest, "on")
+    above = two.guest.folder / "above.qcow2"
+    two.guest.domain.snapshotCreateXML(
+        f"<domainsnapshot><disks><disk name='vda'><source file='{above}'/></disk></disks></domainsnapshot>",
+        libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA,
+    )
+    number = two.guest.domain.ID()
+    code, said = two.command("recover", two.guest.name)
+    assert (code, "was finished" in said) == (0, True), said
+    assert (two.guest.domain.ID(), tokens(two.guest)) == (number, ("on", "on"))
+    assert two.disagreements() == []
+    two.assert_all_load({"a": "a"})
+    above.unlink()
+
+
 def test_a_load_whose_guest_went_off_before_it_ran_is_finished_without_one(two: GuestWithTwo) -> None:
     two.command("load", two.guest.name, "a", kill=("after", 6))  # the definition, which says that it may have run
     assert two.guest.domain.info()[0] == libvirt.VIR_DOMAIN_PAUSED

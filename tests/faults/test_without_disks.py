@@ -19,6 +19,7 @@ Vm = tuple[RunningGuest, SnapshotDomain]
 ENGINES = ("restore", "native", "instant")
 # Of a load: 1 is the stop, and what comes then starts the guest
 STARTED = 2
+RESUMED = {"restore": 4, "native": 3, "instant": 4}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -128,3 +129,13 @@ def test_a_load_killed_once_its_guest_was_there_is_finished(vm: Vm, booted: tupl
     assert token(guest) == "a"
     domain.load_snapshot("a")
     assert token(guest) == "a"
+
+
+def test_a_load_killed_once_its_guest_runs_leaves_it_running(vm: Vm, booted: tuple[Vm, str]) -> None:
+    guest, _ = vm
+    load(booted, kill=("after", RESUMED[booted[1]]))
+    assert token(guest) == "a"
+    put(guest, "on")
+    number = guest.domain.ID()
+    assert "was finished" in recover(guest)
+    assert (guest.domain.ID(), token(guest)) == (number, "on")

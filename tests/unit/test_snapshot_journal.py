@@ -8,9 +8,19 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from tests.unit.snapshot_samples import BASE, domain_xml, facts, layer, line_of_three, overlay, view
+from tests.unit.snapshot_samples import (
+    BASE,
+    domain_xml,
+    facts,
+    layer,
+    line_of_three,
+    overlay,
+    snapshot_xml,
+    view,
+)
 from virtsnap.errors import UnsupportedError
 from virtsnap.host import Domain
+from virtsnap.host.domain import SnapshotObject
 from virtsnap.host.local_files import LocalFiles
 from virtsnap.snapshots import steps as st
 from virtsnap.snapshots.catalog import to_text
@@ -120,21 +130,44 @@ def test_a_definition_of_a_load_has_the_resume_in_it(begun: int, ahead: int) -> 
     assert not any(isinstance(step, st.ResumeGuest) for step in plan.steps[: plan.reach(3)])
 
 
-@pytest.mark.parametrize(("defined", "power", "left"), [
-    (False, "paused", "DefineDomain MakeCurrent ResumeGuest"), (True, "paused", "MakeCurrent ResumeGuest"),
-    (True, "running", "MakeCurrent"), (True, "shutoff", "MakeCurrent"),
-    (False, "shutoff", "DefineDomain MakeCurrent"),
-])
-def test_a_load_that_may_have_let_its_guest_run_starts_none_again(defined: bool, power: str, left: str) -> None:
-    new = domain_xml(overlay(1))
-    plan = load_of(new)
+def rest_of(
+    begun: int, *, power: str, on: str = overlay(1), defined: bool = True, objects: tuple[str, ...] = ("a",)
+) -> str | None:
+    """Name the steps that are left of a load whose overlay is there; the guest's disk is `on`."""
+    plan = load_of(domain_xml(overlay(1)))
+    known = [SnapshotObject(xml=snapshot_xml(1, name, parent=None, chain=[BASE]), is_current=True)
+             for name in objects]
     domain = MagicMock(spec=Domain, **{
-        "is_active.return_value": power != "shutoff", "power.return_value": power, "live_xml.return_value": new,
-        "persistent_xml.return_value": new if defined else domain_xml(),
+        "is_active.return_value": power != "shutoff", "power.return_value": power,
+        "live_xml.return_value": domain_xml(on), "snapshot_objects.return_value": known,
+        "persistent_xml.return_value": domain_xml(on if defined else BASE),
     })
     made = st.MakeOverlay(path=overlay(1), backing_path=BASE, backing_format="qcow2", virtual_bytes=1,
                           owner_like=None)
-    journal = Journal(plan=dataclasses.replace(plan, steps=(made, *plan.steps)), begun=6)
+    journal = Journal(plan=dataclasses.replace(plan, steps=(made, *plan.steps)), begun=begun)
     rest = steps_to_finish(journal, domain, MagicMock(spec=LocalFiles))
-    assert rest is not None
-    assert " ".join(type(step).__name__ for step in rest) == left
+    return None if rest is None else " ".join(type(step).__name__ for step in rest)
+
+
+@pytest.mark.parametrize(("power", "objects", "left"), [
+    ("paused", ("a",), "MakeCurrent ResumeGuest"), ("running", ("a",), "MakeCurrent"),
+    ("shutoff", ("a",), "MakeCurrent"), ("running", (), ""), ("paused", (), "ResumeGuest"),
+])
+@pytest.mark.parametrize("on", [overlay(1), overlay(2)])
+def test_a_load_that_may_have_let_its_guest_run_starts_and_defines_none_again(
+    power: str, objects: tuple[str, ...], left: str, on: str
+) -> None:
+    assert rest_of(6, power=power, on=on, objects=objects) == left
+
+
+@pytest.mark.parametrize(("power", "defined", "left"), [
+    ("running", False, "DefineDomain MakeCurrent"), ("running", True, "MakeCurrent"),
+    ("paused", True, "StopGuest RestoreMemory DefineDomain MakeCurrent ResumeGuest"),
+    ("shutoff", False, "StopGuest RestoreMemory DefineDomain MakeCurrent ResumeGuest"),
+])
+def test_a_load_whose_guest_somebody_else_let_run_starts_none_again(power: str, defined: bool, left: str) -> None:
+    assert rest_of(5, power=power, defined=defined) == left
+
+
+def test_a_load_is_taken_back_where_another_guest_runs() -> None:
+    assert rest_of(5, power="running", on=BASE) is None

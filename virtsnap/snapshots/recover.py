@@ -17,8 +17,9 @@ from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.acts.loading import is_unresumed, runs_on
+from virtsnap.snapshots.acts.loading import is_unresumed
 from virtsnap.snapshots.acts.native import runs_on_native
+from virtsnap.snapshots.acts.objects import object_names
 from virtsnap.snapshots.catalog import read_snapshot
 from virtsnap.snapshots.journal import Journal, with_passwords_of
 from virtsnap.snapshots.run import Context, perform, take_back, tidy_up
@@ -143,22 +144,16 @@ def _is_complete(step: st.TakeSnapshot, domain: Domain, files: HypervisorFiles) 
 def _rest_of_load(
     rest: tuple[st.Step, ...], journal: Journal, domain: Domain, files: HypervisorFiles
 ) -> tuple[st.Step, ...] | None:
+    if any(isinstance(step, st.ResumeGuest) for step in journal.begun_steps):
+        return _rest_of_a_load_that_ran(rest, domain)
     overlays = {step.path for step in journal.plan.steps if isinstance(step, st.MakeOverlay)}
     native = next((step for step in rest if isinstance(step, st.RevertNatively)), None)
     is_active = domain.is_active()
-    resumed = any(isinstance(step, st.ResumeGuest) for step in journal.begun_steps)
-    if native is not None:
-        is_ours = runs_on_native(domain, native)
-    else:
-        is_ours = runs_on(domain, overlays) if resumed else is_unresumed(domain, overlays)
+    is_ours = is_unresumed(domain, overlays) if native is None else runs_on_native(domain, native)
     if is_active and not is_ours:
         return None  # the old guest was not stopped, or somebody started it again
-    if is_ours and (resumed or domain.power() == "running"):
-        # It may have run: from here on its overlays belong to it, and nothing starts it anew.
-        return tuple(step for step in _but_done(rest, domain) if not isinstance(step, _STARTS)
-                     and not (isinstance(step, st.ResumeGuest) and domain.power() == "running"))
-    if resumed and not is_active:
-        # It may have run and was switched off: with both definitions there a start boots the loaded line.
+    if is_ours and domain.power() == "running":
+        # Somebody let it run: from here on its overlays belong to it, and nothing starts it anew.
         return tuple(step for step in _but_done(rest, domain) if not isinstance(step, (*_STARTS, st.ResumeGuest)))
     made = {*overlays, *(step.path for step in journal.plan.steps if isinstance(step, st.CloneRam))}
     if not is_active and not all(files.exists(path) for path in made):
@@ -166,6 +161,20 @@ def _rest_of_load(
     # Redone from the stop: nothing ran on the overlays. libvirt's own revert makes others each time.
     again = (st.StopGuest(),) if is_ours and not isinstance(rest[0], st.StopGuest) else ()
     return (*again, *rest)
+
+
+def _rest_of_a_load_that_ran(rest: tuple[st.Step, ...], domain: Domain) -> tuple[st.Step, ...]:
+    """Give what is left where the new guest may have run: its line is the domain's, whatever became of it since.
+
+    The definition was written: the note that the guest may run is in it, or came after it. Somebody may have
+    switched the guest off, given it other disks, or removed the snapshot.
+    """
+    there, power = object_names(domain), domain.power()
+    return tuple(
+        step for step in rest
+        if (isinstance(step, st.MakeCurrent) and step.object_name in there)
+        or (isinstance(step, st.ResumeGuest) and power == "paused")
+    )
 
 
 def _but_done(rest: tuple[st.Step, ...], domain: Domain) -> tuple[st.Step, ...]:
