@@ -44,9 +44,12 @@ def _(step: st.TakeSnapshot, context: Context) -> None:
 
 
 def require_paused(domain: Domain) -> None:
-    """Raise HypervisorError where a guest runs whose state was written: what is saved after it does not fit it."""
+    """Raise HypervisorError where a guest runs whose state was written: what is saved after it does not fit it.
+
+    One that had crashed is still that.
+    """
     power = domain.power()
-    if power != "paused":
+    if power not in ("paused", "crashed"):
         raise HypervisorError(f"{domain.name}: was paused to be saved, and is {power} now",
                               hint="nothing has changed; save again")
 
