@@ -173,6 +173,8 @@ class _Team:
                 self._boot()
             except _FAILURES as exc:
                 self._failure = exc
+                with contextlib.suppress(*_FAILURES):
+                    self.stop()  # it would take the processors from others
         if self._failure is not None:
             raise self._failure
 
@@ -274,9 +276,13 @@ def _boot(teams: Sequence[_Team], *, at_once: int, is_over: Callable[[], bool]) 
             team.be_there()
 
     with ThreadPoolExecutor(at_once) as pool:
-        for booting in [pool.submit(boot, team) for team in teams]:
-            with contextlib.suppress(*_FAILURES):
-                booting.result()
+        try:
+            for booting in [pool.submit(boot, team) for team in teams]:
+                with contextlib.suppress(*_FAILURES):
+                    booting.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _order(scenario: Scenario, *, has_room: bool) -> Iterator[tuple[EngineRow, int]]:
