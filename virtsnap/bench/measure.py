@@ -259,7 +259,7 @@ def run_scenario(
             progress(row.name)
             team = teams[row.name, cycle if row.boots_anew else scenario.first]
             for sample in _turn(team, cycle):
-                if sample.error is not None or is_enough(sample):
+                if is_enough(sample):
                     out.add(row.name)
                 yield sample
             if row.name in out or row.boots_anew or cycle == scenario.cycles - 1:

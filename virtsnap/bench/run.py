@@ -69,7 +69,7 @@ def run_bench(
             Path(folder).chmod(0o711)  # QEMU's user passes through
             for scenario in plan(able):
                 before = [each for each in samples if is_of(each, scenario)]
-                out = {each.engine for each in before if each.error is not None or is_enough(each)}
+                out = {each.engine for each in before if is_enough(each)}
                 left = replace(scenario, engines=tuple(row for row in scenario.engines if row.name not in out))
                 for sample in run_scenario(
                     left, here, guest, Path(folder), progress=partial(watcher.turn, scenario),
@@ -78,7 +78,7 @@ def run_bench(
                     samples.append(sample)
                     watcher.sample(sample)
                 there = [each for each in samples if is_of(each, scenario)]
-                once = {each.engine for each in there if each.error is not None or is_enough(each)}
+                once = {each.engine for each in there if is_enough(each)}
                 wanted = scenario.cycles * (len(scenario.engines) - len(once)) + len(once)
                 done = len({(each.engine, each.cycle) for each in there})
                 if deadline is not None and time.monotonic() > deadline and done < wanted:

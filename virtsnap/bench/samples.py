@@ -66,5 +66,6 @@ def good(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def is_enough(sample: Sample) -> bool:
-    """Say whether there need be no second: a save and load that took so long, or lost something."""
-    return bool(sample.lost) or (sample.save_s or 0.0) + (sample.load_s or 0.0) > SLOW_S
+    """Say whether there need be no second: a save and load that failed, took so long, or lost something."""
+    took_s = (sample.save_s or 0.0) + (sample.load_s or 0.0)
+    return sample.error is not None or bool(sample.lost) or took_s > SLOW_S
