@@ -181,3 +181,8 @@ class HypervisorFiles(Protocol):
     def remove_folder_if_empty(self, path: str) -> None:
         """Remove a folder that nothing is in; anything else is left as it is."""
         ...
+
+
+def unfinished(path: str) -> str:
+    """Name a file that gets its name, or another's, once it is whole."""
+    return f"{path}.new"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from virtsnap.errors import HypervisorError
 from virtsnap.host.file_copies import CopyInTwoParts, copy_data, populate
+from virtsnap.host.files import unfinished
 from virtsnap.host.process_maps import file_name
 from virtsnap.host.qemu_process import UNNAMED_RAM, find_qemu, looked_into
 
@@ -153,11 +154,6 @@ def clone_file(source: str, to: str) -> None:
                 Path(unfinished(to)).rename(to)
     except OSError as exc:
         raise HypervisorError(f"{to}: cannot be made from {source}: {exc.strerror}") from exc
-
-
-def unfinished(path: str) -> str:
-    """Name a RAM file that is being made."""
-    return f"{path}.new"
 
 
 def can_share_blocks(source: str, folder: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from virtsnap.errors import HypervisorError
-from virtsnap.host.files import HypervisorFiles
+from virtsnap.host.files import HypervisorFiles, unfinished
 from virtsnap.host.qemu_stream import Bytes, read_setup
 
 _MAGIC = b"LibvirtQemudSave"
@@ -74,7 +74,7 @@ def change_image(path: str, change: Callable[[str], str], *, runs: bool) -> None
             new = new.ljust(len(new) + _ROOM, b"\0")
             rest = stream[source.at :] + image.read()
             owner = os.fstat(image.fileno())
-        beside = Path(f"{path}.new")
+        beside = Path(unfinished(path))
         beside.unlink(missing_ok=True)
         beside.touch(mode=0o600, exist_ok=False)
         with beside.open("wb") as written:

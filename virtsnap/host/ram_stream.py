@@ -18,6 +18,7 @@ from pathlib import Path
 
 from virtsnap.errors import HypervisorError
 from virtsnap.host.file_copies import copy_data
+from virtsnap.host.files import unfinished
 from virtsnap.host.memory_image import stream_start
 from virtsnap.host.qemu_stream import (
     COMMAND,
@@ -48,7 +49,7 @@ def split_image(
     the image is replaced after that.
     On failure: HypervisorError, and the image is as it was.
     """
-    unfinished = Path(f"{to}.new")
+    made = Path(unfinished(to))
     try:
         with Path(path).open("rb") as image:
             # Not closed: it could not be while a traceback holds a view of it
@@ -57,9 +58,9 @@ def split_image(
             setup = read_setup(source)
             if setup.names.get(block) != size_bytes:
                 raise ValueError(f"it has no RAM {block} of {size_bytes} bytes")
-            unfinished.unlink(missing_ok=True)
-            unfinished.touch(mode=0o600)
-            with unfinished.open("rb+", buffering=0) as ram:
+            made.unlink(missing_ok=True)
+            made.touch(mode=0o600)
+            with made.open("rb+", buffering=0) as ram:
                 os.ftruncate(ram.fileno(), size_bytes)
                 if owner is not None and os.geteuid() == 0:
                     os.fchown(ram.fileno(), *owner)
@@ -70,12 +71,12 @@ def split_image(
                 moved = mover.move(setup, source.at)
                 held = os.fstat(ram.fileno()).st_blocks * 512
             if moved.pages == 0:
-                unfinished.unlink()
+                made.unlink()
                 if Path(to).exists():
                     return Path(to).stat().st_blocks * 512
                 raise ValueError(f"no page of {block} is in it")
-            unfinished.replace(to)
-            small = Path(f"{path}.new")
+            made.replace(to)
+            small = Path(unfinished(path))
             small.unlink(missing_ok=True)
             small.touch(mode=0o600)
             with small.open("wb") as written:
@@ -89,7 +90,7 @@ def split_image(
             return held
     except (OSError, struct.error, ValueError, IndexError) as exc:
         with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
         raise HypervisorError(f"{path}: the RAM cannot be taken out of the memory image: {exc}",
                               hint="`virtsnap save --engine libvirt` leaves it in") from exc
 

@@ -6,6 +6,7 @@ from virtsnap.domain_xml.live import parse_xml
 from virtsnap.domain_xml.ram_file import RAM_ID, move_ram
 from virtsnap.errors import HypervisorError
 from virtsnap.host.asked_ram import save_changes
+from virtsnap.host.files import unfinished
 from virtsnap.host.guest_ram import (
     begun_copy,
     clone_file,
@@ -13,7 +14,6 @@ from virtsnap.host.guest_ram import (
     flush_ram,
     populate_file,
     qemu_user,
-    unfinished,
 )
 from virtsnap.host.memory_image import change_image, read_definition
 from virtsnap.host.ram_stream import split_image
@@ -139,7 +139,7 @@ def _(step: st.SplitRam, context: Context) -> None:
 
 @undo.register
 def _(step: st.SplitRam, context: Context) -> None:
-    for path in (step.path, f"{step.path}.new", f"{step.memory_path}.new"):
+    for path in (step.path, unfinished(step.path), unfinished(step.memory_path)):
         context.host.files.remove(path)
 
 
