@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import libvirt
 import pytest
 
 import virtsnap
@@ -13,19 +14,21 @@ from tests.faults.killed import When
 from tests.host.engines import require_native_engine
 from tests.host.guests import GuestFarm, RunningGuest
 from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER
+from virtsnap.host import Domain
 from virtsnap.snapshots.api import SnapshotDomain
+from virtsnap.snapshots.engines import EngineName
 
 Vm = tuple[RunningGuest, SnapshotDomain]
-ENGINES = ("restore", "native", "instant")
+ENGINES: tuple[EngineName, ...] = ("restore", "native", "instant")
 # Of a load: 1 is the stop, and what comes then starts the guest
 STARTED = 2
 RESUMED = {"restore": 4, "native": 3, "instant": 4}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def booted(module_farm: GuestFarm, request: pytest.FixtureRequest) -> Iterator[tuple[Vm, str]]:
+def booted(module_farm: GuestFarm, request: pytest.FixtureRequest) -> Iterator[tuple[Vm, EngineName]]:
     """A guest that was loaded once, and what its loads are by."""
-    engine = str(request.param)
+    engine: EngineName = request.param
     if engine == "native":
         require_native_engine(module_farm.uri)
     guest = module_farm.running_guest(has_disk=False, ram_folder=DEFAULT_FOLDER if engine == "instant" else None)
@@ -34,7 +37,7 @@ def booted(module_farm: GuestFarm, request: pytest.FixtureRequest) -> Iterator[t
 
 
 @pytest.fixture
-def vm(booted: tuple[Vm, str]) -> Iterator[Vm]:
+def vm(booted: tuple[Vm, EngineName]) -> Iterator[Vm]:
     """The guest with the snapshot `a`, of a guest that had been loaded itself."""
     (guest, domain), _ = booted
     if not guest.domain.isActive():
@@ -52,7 +55,7 @@ def vm(booted: tuple[Vm, str]) -> Iterator[Vm]:
         domain.remove_snapshot(snapshot.name)
 
 
-def save(booted: tuple[Vm, str], name: str) -> None:
+def save(booted: tuple[Vm, EngineName], name: str) -> None:
     (guest, domain), engine = booted
     domain.save_snapshot(name, directory=str(guest.folder), engine="instant" if engine == "instant" else "libvirt")
 
@@ -70,7 +73,7 @@ def token(guest: RunningGuest) -> str:
     return guest.console.check("cat /run/token")
 
 
-def load(booted: tuple[Vm, str], *, kill: tuple[When, int]) -> None:
+def load(booted: tuple[Vm, EngineName], *, kill: tuple[When, int]) -> None:
     (guest, _), engine = booted
     code, said = run_verb(("-c", guest.uri, "load", guest.name, "a", "--engine", engine), kill=kill)
     assert code == -signal.SIGKILL, said
@@ -82,7 +85,13 @@ def recover(guest: RunningGuest) -> str:
     return said
 
 
-def test_a_guest_that_was_loaded_is_saved_and_loaded_again(vm: Vm, booted: tuple[Vm, str]) -> None:
+def collect_ram_of_first(guest: RunningGuest) -> None:
+    """Remove the RAM file that the guest had which was stopped: a load that is taken back leaves it."""
+    with virtsnap.connect(guest.uri) as host:
+        host.collect_garbage(directories=[str(guest.folder)])
+
+
+def test_a_guest_that_was_loaded_is_saved_and_loaded_again(vm: Vm, booted: tuple[Vm, EngineName]) -> None:
     guest, domain = vm
     domain.load_snapshot("a")
     assert token(guest) == "a"
@@ -93,7 +102,7 @@ def test_a_guest_that_was_loaded_is_saved_and_loaded_again(vm: Vm, booted: tuple
         assert token(guest) == name
 
 
-def test_a_load_killed_before_the_stop_is_taken_back(vm: Vm, booted: tuple[Vm, str]) -> None:
+def test_a_load_killed_before_the_stop_is_taken_back(vm: Vm, booted: tuple[Vm, EngineName]) -> None:
     guest, domain = vm
     put(guest, "later")
     save(booted, "later")
@@ -107,7 +116,7 @@ def test_a_load_killed_before_the_stop_is_taken_back(vm: Vm, booted: tuple[Vm, s
 
 
 def test_a_load_killed_after_the_stop_leaves_a_guest_that_somebody_started(
-    vm: Vm, booted: tuple[Vm, str]
+    vm: Vm, booted: tuple[Vm, EngineName]
 ) -> None:
     guest, domain = vm
     load(booted, kill=("after", 1))
@@ -118,11 +127,10 @@ def test_a_load_killed_after_the_stop_leaves_a_guest_that_somebody_started(
     assert (guest.domain.ID(), token(guest)) == (number, "theirs")
     domain.load_snapshot("a")
     assert token(guest) == "a"
-    with virtsnap.connect(guest.uri) as host:  # the RAM file of `first`, which the guest had that was stopped
-        host.collect_garbage(directories=[str(guest.folder)])
+    collect_ram_of_first(guest)
 
 
-def test_a_load_killed_once_its_guest_was_there_is_finished(vm: Vm, booted: tuple[Vm, str]) -> None:
+def test_a_load_killed_once_its_guest_was_there_is_finished(vm: Vm, booted: tuple[Vm, EngineName]) -> None:
     guest, domain = vm
     load(booted, kill=("after", STARTED))
     assert "was finished" in recover(guest)
@@ -131,7 +139,29 @@ def test_a_load_killed_once_its_guest_was_there_is_finished(vm: Vm, booted: tupl
     assert token(guest) == "a"
 
 
-def test_a_load_killed_once_its_guest_runs_leaves_it_running(vm: Vm, booted: tuple[Vm, str]) -> None:
+def test_a_load_asked_to_end_while_it_lets_its_guest_run_ends_that_guest(
+    vm: Vm, booted: tuple[Vm, EngineName], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest, domain = vm
+
+    def resume_and_be_asked(self: Domain) -> None:
+        resume(self)
+        raise KeyboardInterrupt
+
+    resume = Domain.resume
+    monkeypatch.setattr(Domain, "resume", resume_and_be_asked)
+    before = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    with pytest.raises(KeyboardInterrupt):
+        domain.load_snapshot("a", engine=booted[1])
+    monkeypatch.undo()
+    assert not guest.domain.isActive()
+    assert guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+    domain.load_snapshot("a")
+    assert token(guest) == "a"
+    collect_ram_of_first(guest)
+
+
+def test_a_load_killed_once_its_guest_runs_leaves_it_running(vm: Vm, booted: tuple[Vm, EngineName]) -> None:
     guest, _ = vm
     load(booted, kill=("after", RESUMED[booted[1]]))
     assert token(guest) == "a"

@@ -61,6 +61,8 @@ class Context:
     # What is let go when the operation is over
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     begun_copy: BegunCopy | None = None
+    # This process has let the guest of a load run, or was about to: until it ends, that one is nobody else's
+    let_run: bool = False
 
     def remaining_s(self) -> float | None:
         """Give the seconds left; None where there is no limit."""

@@ -48,7 +48,7 @@ def _(step: st.RestoreMemory, context: Context) -> None:
 @undo.register
 def _(step: st.RestoreMemory, context: Context) -> None:
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if is_unresumed(context.domain, writable_paths(step.xml)):
+    if is_of_this_load(context, writable_paths(step.xml)):
         context.domain.destroy()
     put_back_refused(context.domain.persistent_xml(), context)
 
@@ -88,6 +88,11 @@ def is_unresumed(domain: Domain, paths: Collection[str | None]) -> bool:
     return runs_on(domain, paths) and (bool(paths) or domain.power() == "paused")
 
 
+def is_of_this_load(context: Context, paths: Collection[str | None]) -> bool:
+    """Say whether there is a guest with these disks that the load under way made."""
+    return runs_on(context.domain, paths) if context.let_run else is_unresumed(context.domain, paths)
+
+
 @perform.register
 def _(step: st.DefineDomain, context: Context) -> None:
     context.define(step.xml)
@@ -106,12 +111,13 @@ def _(step: st.StartGuest, context: Context) -> None:
 @undo.register
 def _(step: st.StartGuest, context: Context) -> None:
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if step.paths is not None and is_unresumed(context.domain, step.paths):
+    if step.paths is not None and is_of_this_load(context, step.paths):
         context.domain.destroy()
 
 
 @perform.register
 def _(step: st.ResumeGuest, context: Context) -> None:
+    context.let_run = True
     try:
         context.domain.resume()
     except VirtsnapError:

@@ -41,7 +41,7 @@ def _(step: st.RevertNatively, context: Context) -> None:
 @undo.register
 def _(step: st.RevertNatively, context: Context) -> None:
     domain = context.domain
-    if runs_on_native(domain, step):
+    if runs_on_native(domain, step, was_let_run=context.let_run):
         domain.destroy()
     if _is_redefined(step, domain.persistent_xml()):
         context.define(step.previous_xml)
@@ -100,8 +100,8 @@ def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
     )
 
 
-def runs_on_native(domain: Domain, step: st.RevertNatively) -> bool:
-    """Say whether there is a guest that this revert started; where it has no disks, see `is_unresumed`."""
+def runs_on_native(domain: Domain, step: st.RevertNatively, *, was_let_run: bool = False) -> bool:
+    """Say whether there is a guest that this revert started; where it has no disks, see `is_of_this_load`."""
     if not domain.is_active() or len(native_overlays(step, domain.live_xml())) != len(step.frozen):
         return False
-    return bool(step.frozen) or domain.power() == "paused"
+    return bool(step.frozen) or was_let_run or domain.power() == "paused"
