@@ -28,16 +28,25 @@ def test_a_short_run_tells_loads_from_losses(
             "--disk", str(guest_files.disk), "--accel", "kvm" if accelerator == "kvm" else "tcg",
             "--engine", "instant", "--engine", "instant-again", "--engine", "restore",
             "--engine", raw, "--engine", "virsh-save",
-            "--size", "256:32", "--rounds", "1", "--dir", folder, "--output", str(tmp_path / "out"), "--no-charts",
+            "--size", "256:32", "--rounds", "1", "--sizes", "256:32", "--loads", "2", "--dir", folder,
+            "--output", str(tmp_path / "out"), "--no-charts",
         ])  # fmt: skip
         assert list(Path(folder).iterdir()) == []
     answer = json.loads(capsys.readouterr().out)
     assert code == 0, answer
-    samples = {sample["engine"]: sample for sample in answer["samples"]}
+    samples = {sample["engine"]: sample for sample in answer["samples"] if sample["scenario"] == "engines"}
     assert {name: (sample["error"], sample["lost"]) for name, sample in samples.items()} == {
         "instant": (None, []), "instant-again": (None, []), "restore": (None, []), raw: (None, []),
         "virsh-save": (None, ["disk"]),
     }
+    of_sizes = [sample for sample in answer["samples"] if sample["scenario"] == "sizes"]
+    assert len(samples) + len(of_sizes) == len(answer["samples"])
+    assert sorted((sample["engine"], sample["cycle"]) for sample in of_sizes) == sorted(
+        (name, cycle) for name in ("instant", "restore", raw) for cycle in (0, 1)
+    )
+    assert [(sample["error"], sample["lost"]) for sample in of_sizes] == [(None, [])] * len(of_sizes)
+    assert all(sample["answer_s"] > 0.02 for sample in of_sizes)
+    assert all((sample["save_s"] is None) is (sample["cycle"] == 1) for sample in of_sizes), "saved once"
     for name, sample in samples.items():
         assert 0 < sample["pause_s"] <= sample["save_s"]
         assert sample["silence_s"] > 0.02, "the pulse stood still meanwhile"

@@ -33,6 +33,17 @@ def test_a_row_has_median_and_spread() -> None:
     assert "0.60 (0.50–0.70)" in row_of(markdown(RUN, charts=(), prefix="x"), "restore")
 
 
+def test_a_snapshot_that_is_loaded_again_counts_for_the_loads_alone() -> None:
+    first, second = cycles("restore", [0.5, 0.5], scenario="sizes", save_s=1.0)
+    again = tuple(
+        replace(each, cycle=each.cycle + 2, save_s=None, pause_s=None, silence_s=None, answer_s=0.9)
+        for each in (first, second)
+    )
+    report = markdown(results(first, *again, second), charts=(), prefix="x")
+    assert "| restore | 0.70 (0.50–0.90) |" in report, "loads"
+    assert "| restore | 0.50 (0.50–0.50) |" in report, "pauses"
+
+
 def test_what_lost_data_is_named_and_has_no_times() -> None:
     report = markdown(RUN, charts=(), prefix="x")
     cells = row_of(report, "virsh-save")

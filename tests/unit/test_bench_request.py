@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from tests.unit.bench_samples import cycles
 from virtsnap.bench.engines import EngineRow, Surroundings, engine_rows
 from virtsnap.bench.guest import built_in_guest, guest_from_words
 from virtsnap.bench.pulse import Pulse
@@ -78,23 +80,44 @@ def test_all_engines_are_compared_and_the_quick_ones_looked_at_further() -> None
     assert "internal-virsh" not in names(found[2].engines)
 
 
-def test_of_guests_that_hold_much_all_but_one_round_comes_last() -> None:
+def test_guests_that_hold_much_are_saved_once_and_loaded_in_each_round() -> None:
     size, much = Size(memory_mib=1024, resident_mib=512), Size(memory_mib=6144, resident_mib=4096)
     found = plan_scenarios(ROWS, size=size, rounds=3, sizes=[much, size], cycles=0, parallel=(1,), small=size)
-    assert [(scenario.name, scenario.size, scenario.first, scenario.cycles) for scenario in found] == [
-        ("engines", size, 0, 3), ("sizes", much, 0, 1), ("sizes", size, 0, 3), ("parallel", size, 0, 2),
-        ("sizes", much, 1, 3),
+    assert [(scenario.name, scenario.size, scenario.cycles, scenario.loads) for scenario in found] == [
+        ("engines", size, 3, 1), ("sizes", much, 3, 3), ("sizes", size, 3, 1), ("parallel", size, 2, 1),
     ]
-    found = plan_scenarios(ROWS, size=size, rounds=1, sizes=[much], cycles=0, parallel=(), small=size)
-    assert [(scenario.first, scenario.cycles) for scenario in found] == [(0, 1), (0, 1)]
+    found = plan_scenarios(ROWS, size=size, rounds=3, sizes=[much, size], cycles=9, parallel=(1,), small=size,
+                           loads=2)
+    assert [(scenario.name, scenario.cycles, scenario.loads) for scenario in found] == [
+        ("engines", 3, 1), ("cycles", 9, 1), ("sizes", 3, 3), ("sizes", 6, 2), ("parallel", 2, 1),
+    ]
+    found = plan_scenarios(ROWS, size=size, rounds=2, sizes=[much], cycles=0, parallel=(), small=size, loads=4)
+    assert [(scenario.cycles, scenario.loads) for scenario in found] == [(2, 1), (4, 4)]
 
 
 def test_a_guest_that_is_booted_anew_for_each_round_takes_the_room_of_several() -> None:
     size = Size(memory_mib=1024, resident_mib=1000)
     anew, once = choose(ROWS, ["instant"])[0], choose(ROWS, ["restore"])[0]
-    scenario = Scenario(name="sizes", engines=(anew, once), size=size, cycles=3, first=1, vms=2)
-    assert scenario.starts() == ((anew, 1), (anew, 2), (once, 1))
+    scenario = Scenario(name="sizes", engines=(anew, once), size=size, cycles=4, loads=2, vms=2)
+    assert scenario.starts() == ((anew, 0), (anew, 2), (once, 0))
+    assert [scenario.saved_in(cycle) for cycle in range(4)] == [0, 0, 2, 2]
     assert scenario.needs_mib() == 3 * 2 * 1200 + 2 * 3000
+
+
+@pytest.mark.parametrize(("told", "end"), [
+    ({"save_s": 5.0, "load_s": 9.0}, 6),
+    ({"save_s": 9.0, "load_s": 9.0}, 4),  # the loads of that snapshot are still wanted
+    ({"load_s": 16.0}, 4),
+    ({"load_s": 1.0, "lost": ("disk",)}, 4),
+    ({"error": "QEMU is gone"}, 4),
+])
+def test_an_engine_that_fails_or_is_slow_is_done_early(told: dict[str, Any], end: int) -> None:
+    scenario = Scenario(name="sizes", engines=choose(ROWS, ["restore", "raw-plain"]), cycles=6, loads=2,
+                        size=Size(memory_mib=1024, resident_mib=512))
+    cycle = 2 if "save_s" in told else 3
+    sample = replace(cycles("restore", [1.0])[0], **{"save_s": None, **told, "cycle": cycle})
+    assert scenario.end_after(sample) == end
+    assert scenario.turns_wanted([sample]) == end + 6
 
 
 def test_nothing_more_is_planned_for_engines_that_are_only_compared() -> None:

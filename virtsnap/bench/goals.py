@@ -121,16 +121,15 @@ def _ratio(goal: Goal, results: Results) -> float | None:
 
 
 def _least(results: Results, engines: Sequence[str], figure: str, size: Size) -> float | None:
-    """Give the least median; of the two scenarios that have sizes the one with more samples counts."""
-    found = []
-    for engine in engines:
-        there = [
-            summary for scenario in ("engines", "sizes")
+    """Give the least median: of the comparison where that was at this size, so that like loads are compared."""
+    for scenario in ("engines", "sizes"):
+        found = [
+            summary.middle for engine in engines
             if (summary := results.summary(scenario, engine, figure, size=size)) is not None
         ]
-        if there:
-            found.append(max(there, key=lambda summary: summary.count).middle)
-    return min(found, default=None)
+        if found:
+            return min(found)
+    return None
 
 
 def _grown(goal: GrowthGoal, results: Results) -> float | None:

@@ -21,7 +21,7 @@ from virtsnap.bench.console import GuestConsole, GuestSilentError
 from virtsnap.bench.engines import OPERATION_TIMEOUT_S, Engine, EngineRow, Machine, Surroundings
 from virtsnap.bench.guest import Guest, Workload, wait_for_disk
 from virtsnap.bench.pulse import Pulse
-from virtsnap.bench.samples import Sample, is_enough
+from virtsnap.bench.samples import Sample
 from virtsnap.bench.scenarios import Scenario
 from virtsnap.errors import UsageError, VirtsnapError
 from virtsnap.host.machine_facts import available_mib, held_bytes, sync_folder, written_bytes
@@ -190,14 +190,16 @@ class _Team:
         self._all(lambda member: member.boot(size.resident_mib))  # each rests then
 
     def cycle(self, number: int) -> list[Sample]:
-        """Save and load once on all at once; the steps between are taken together."""
-        name, is_checked = f"s{number}", number % self.scenario.checked_every == 0
+        """Save, where this is a turn for it, and load, on all at once; the steps between are taken together."""
+        saved_in = self.scenario.saved_in(number)
+        name, is_checked = f"s{saved_in}", saved_in % self.scenario.checked_every == 0
         told = [_Told(scenario=self.scenario, row=self.row, vm=vm, cycle=number).sample()
                 for vm in range(len(self._members))]
         found = dict(zip(self._members, told, strict=True))
         try:
-            self._all(lambda member: member.prepare(is_checked=is_checked))
-            self._each(found, lambda member, sample: member.save(sample, name))
+            if saved_in == number:
+                self._all(lambda member: member.prepare(is_checked=is_checked))
+                self._each(found, lambda member, sample: member.save(sample, name))
             if is_checked:
                 self._all(Contestant.wreck)
             self._each(found, lambda member, sample: member.load(sample, name, is_checked=is_checked))
@@ -240,29 +242,28 @@ def run_scenario(
 ) -> Iterator[Sample]:
     """Run a scenario and give its samples as they come; leaves nothing in `folder`.
 
-    An engine that fails gives a sample with the error, and is left out from then on, as is one of whose
-    samples one is enough. No turn begins once `is_over` says so.
+    An engine that fails gives a sample with the error; it may be done early (`Scenario.end_after`). No turn
+    begins once `is_over` says so.
     """
     has_room = scenario.needs_mib() < available_mib() * 0.7
     teams = {(row.name, cycle): _Team(scenario, row, here, guest, folder / f"{row.name}-{cycle}")
              for row, cycle in scenario.starts()}
-    out: set[str] = set()
+    ends = {row.name: scenario.cycles for row in scenario.engines}
     try:
         if has_room and not is_over():
             progress("all boot")
             _boot(list(teams.values()), at_once=max(1, (os.cpu_count() or 1) // scenario.vms), is_over=is_over)
         for row, cycle in _order(scenario, has_room=has_room):
-            if row.name in out:
+            if cycle >= ends[row.name]:
                 continue
             if is_over():
                 break
             progress(row.name)
-            team = teams[row.name, cycle if row.boots_anew else scenario.first]
+            team = teams[row.name, scenario.saved_in(cycle) if row.boots_anew else 0]
             for sample in _turn(team, cycle):
-                if is_enough(sample):
-                    out.add(row.name)
+                ends[row.name] = min(ends[row.name], scenario.end_after(sample))
                 yield sample
-            if row.name in out or row.boots_anew or cycle == scenario.cycles - 1:
+            if cycle + 1 >= ends[row.name] or (row.boots_anew and scenario.saved_in(cycle + 1) == cycle + 1):
                 team.stop()
     finally:
         for team in teams.values():
@@ -286,7 +287,7 @@ def _boot(teams: Sequence[_Team], *, at_once: int, is_over: Callable[[], bool]) 
 
 
 def _order(scenario: Scenario, *, has_room: bool) -> Iterator[tuple[EngineRow, int]]:
-    cycles = range(scenario.first, scenario.cycles)
+    cycles = range(scenario.cycles)
     if has_room:
         return ((row, cycle) for cycle in cycles for row in scenario.engines)
     return ((row, cycle) for row in scenario.engines for cycle in cycles)

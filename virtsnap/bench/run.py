@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from virtsnap.bench.guest import Guest
 from virtsnap.bench.measure import run_scenario
 from virtsnap.bench.report import markdown, title
 from virtsnap.bench.results import Place, Results, contenders_of, results_to_plain
-from virtsnap.bench.samples import Sample, is_enough
+from virtsnap.bench.samples import Sample
 from virtsnap.bench.scenarios import Scenario
 from virtsnap.errors import HypervisorError, UnsupportedError
 from virtsnap.host import connect
@@ -64,37 +64,26 @@ def run_bench(
             begun_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         samples: list[Sample] = []
-        missing: dict[str, str] = {}  # by scenario; one of large guests comes twice
+        missing: list[str] = []
         with tempfile.TemporaryDirectory(prefix="virtsnap-bench-", dir=directory) as folder:
             Path(folder).chmod(0o711)  # QEMU's user passes through
             for scenario in plan(able):
-                before = [each for each in samples if is_of(each, scenario)]
-                out = {each.engine for each in before if is_enough(each)}
-                left = replace(scenario, engines=tuple(row for row in scenario.engines if row.name not in out))
+                there: list[Sample] = []
                 for sample in run_scenario(
-                    left, here, guest, Path(folder), progress=partial(watcher.turn, scenario),
+                    scenario, here, guest, Path(folder), progress=partial(watcher.turn, scenario),
                     is_over=lambda: deadline is not None and time.monotonic() > deadline,
                 ):
-                    samples.append(sample)
+                    there.append(sample)
                     watcher.sample(sample)
-                there = [each for each in samples if is_of(each, scenario)]
-                once = {each.engine for each in there if is_enough(each)}
-                wanted = scenario.cycles * (len(scenario.engines) - len(once)) + len(once)
+                samples += there
                 done = len({(each.engine, each.cycle) for each in there})
+                wanted = scenario.turns_wanted(there)
                 if deadline is not None and time.monotonic() > deadline and done < wanted:
-                    missing[str(scenario)] = f"{scenario}: {done} of {wanted} turns"
+                    missing.append(f"{scenario}: {done} of {wanted} turns")
     finally:
         watch.close()
     return Results(place=place, contenders=contenders_of(rows, here), samples=tuple(samples),
-                   missing=tuple(missing.values()))
-
-
-def is_of(sample: Sample, scenario: Scenario) -> bool:
-    """Say whether a sample was taken in a scenario."""
-    size = scenario.size
-    return (sample.scenario, sample.memory_mib, sample.resident_mib, sample.vms) == (
-        scenario.name, size.memory_mib, size.resident_mib, scenario.vms
-    )
+                   missing=tuple(missing))
 
 
 def write_files(results: Results, folder: Path, *, with_charts: bool) -> tuple[Path, ...]:

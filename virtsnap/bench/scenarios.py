@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from virtsnap.bench.engines import Deeper, EngineRow
+from virtsnap.bench.samples import Sample
 from virtsnap.errors import UsageError
 
 # A save of so much takes as long as the disk does
 MUCH_MIB = 2048
+# An engine whose save and load take longer saves once, which says enough about it.
+SLOW_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +29,10 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Some engines in turn, in the rounds from `first` up to `cycles`.
+    """Some engines in turn, in `cycles` rounds.
 
-    In a round each saves and loads once, on `vms` guests at once, and in one of `checked_every` it is looked
-    whether RAM and disk are as they were saved.
+    In a round each loads once, on `vms` guests at once, and in one of `checked_every` it is looked whether
+    RAM and disk are as they were saved. In one of `loads`, the first, it saves before.
     """
 
     name: str
@@ -38,7 +41,7 @@ class Scenario:
     cycles: int
     vms: int = 1
     checked_every: int = 1
-    first: int = 0
+    loads: int = 1
 
     def __str__(self) -> str:
         return f"{self.name} {self.size}" + (f", {self.vms} at once" if self.vms > 1 else "")
@@ -47,7 +50,26 @@ class Scenario:
         """Give the engines, and the rounds before which their guests are booted."""
         return tuple(
             (row, cycle) for row in self.engines
-            for cycle in range(self.first, self.cycles if row.boots_anew else self.first + 1)
+            for cycle in (range(0, self.cycles, self.loads) if row.boots_anew else (0,))
+        )
+
+    def saved_in(self, cycle: int) -> int:
+        """Give the round in which the snapshot was saved that is loaded in this one."""
+        return cycle - cycle % self.loads
+
+    def end_after(self, sample: Sample) -> int:
+        """Give the round before which its engine is done: early where it failed, lost something, or is slow."""
+        if sample.error is not None or sample.lost or (sample.load_s or 0.0) > SLOW_S:
+            return sample.cycle + 1
+        if (sample.save_s or 0.0) + (sample.load_s or 0.0) > SLOW_S:
+            return min(self.saved_in(sample.cycle) + self.loads, self.cycles)
+        return self.cycles
+
+    def turns_wanted(self, samples: Sequence[Sample]) -> int:
+        """Count the turns of all engines, those that these samples make needless left out."""
+        return sum(
+            min((self.end_after(each) for each in samples if each.engine == row.name), default=self.cycles)
+            for row in self.engines
         )
 
     def needs_mib(self) -> int:
@@ -92,11 +114,12 @@ def choose(rows: Sequence[EngineRow], names: Sequence[str]) -> tuple[EngineRow, 
 
 def plan_scenarios(
     engines: Sequence[EngineRow], *, size: Size, rounds: int, sizes: Sequence[Size], cycles: int,
-    parallel: Sequence[int], small: Size,
+    parallel: Sequence[int], small: Size, loads: int = 1,
 ) -> tuple[Scenario, ...]:
     """Plan a run: all engines at one size, then those that are for it over cycles, sizes and numbers of guests.
 
-    Time may run out: of guests that hold much, whose saves take long, all but one round comes last.
+    At those sizes each of the snapshots of `rounds` is loaded `loads` times. Guests that hold much, whose saves
+    take long, are saved once, and loaded as often as there are rounds, or `loads` times where that is more.
     """
     deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
     found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
@@ -104,18 +127,15 @@ def plan_scenarios(
         found.append(
             Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
         )
-    found += [
-        Scenario(name="sizes", engines=deeper["sizes"], size=each,
-                 cycles=1 if each.resident_mib >= MUCH_MIB else rounds)
-        for each in sizes
-    ]
+    for each in sizes:
+        is_much = each.resident_mib >= MUCH_MIB
+        found.append(Scenario(
+            name="sizes", engines=deeper["sizes"], size=each, loads=max(rounds, loads) if is_much else loads,
+            cycles=max(rounds, loads) if is_much else rounds * loads,
+        ))
     found += [
         # Each guest gives a sample, so that many need few rounds.
         Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)
         for vms in parallel
-    ]
-    found += [
-        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds, first=1)
-        for each in sizes if each.resident_mib >= MUCH_MIB and rounds > 1
     ]
     return tuple(scenario for scenario in found if scenario.engines)

@@ -44,6 +44,8 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True,
               help="How often each engine saves and loads in the comparison.")
 @click.option("--sizes", default="", metavar="LIST", help="More sizes, for the quick engines: 1024:512,6144:4096.")
+@click.option("--loads", type=click.IntRange(min=1), default=1, show_default=True,
+              help="How often each snapshot at --sizes is loaded; 2 GiB and more are saved once for all rounds.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, show_default=True,
               help="Saves and loads in a row, for virtsnap's engines.")
 @click.option("--parallel", default="", metavar="LIST", help="Numbers of guests at the same time: 1,4,8.")
@@ -60,9 +62,9 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.pass_obj
 def bench(
     settings: Settings, kernel: Path | None, initrd: Path | None, append: str, disk: Path, accel: str,
-    in_ram: str, on_disk: str, engines: tuple[str, ...], size: str, rounds: int, sizes: str, cycles: int,
-    parallel: str, small: str, minutes: float | None, directory: Path, output: Path | None, charts: bool,
-    files: tuple[str, ...],
+    in_ram: str, on_disk: str, engines: tuple[str, ...], size: str, rounds: int, sizes: str, loads: int,
+    cycles: int, parallel: str, small: str, minutes: float | None, directory: Path, output: Path | None,
+    charts: bool, files: tuple[str, ...],
 ) -> int:
     """Save and load the same guest in every way, in turn, and compare.
 
@@ -83,7 +85,7 @@ def bench(
     with _progress(settings) as watcher:
         results = run.run_bench(
             chosen, guest, settings.uri, directory.absolute(),
-            lambda able: plan_scenarios(able, size=usual, rounds=rounds, sizes=more, cycles=cycles,
+            lambda able: plan_scenarios(able, size=usual, rounds=rounds, sizes=more, loads=loads, cycles=cycles,
                                         parallel=counts, small=little),
             watcher, minutes=minutes,
         )
