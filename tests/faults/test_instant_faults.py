@@ -45,7 +45,7 @@ MATRIX = [
     for case, steps in STEPS.items() for step in range(ALIKE.get(case, 0) + 1, steps + 1) for when in WHENS
 ]
 # The calls that a save makes at most, and those that the sample has. What comes before FIRST is any save's.
-CALLS = {"save": 58, "again": 68}
+CALLS = {"save": 60, "again": 70}
 FIRST = 17
 REFUSED = {"save": {25, 34, 39}, "again": {32, 40, 44, 48}}
 

@@ -45,6 +45,11 @@ def parse_xml(text: str) -> etree._Element:
     return etree.fromstring(text.encode(), _PARSER)
 
 
+def has_metadata(text: str, uri: str) -> bool:
+    """Say whether a `<domain>` has metadata of this namespace; the text of others may hold its name too."""
+    return uri in text and parse_xml(text).find(f"metadata/{{{uri}}}*") is not None
+
+
 def read_disks(domain: etree._Element) -> tuple[Disk, ...]:
     """Read all disks of a `<domain>`, CD-ROMs and floppies too, in document order."""
     return tuple(_read_disk(disk) for disk in domain.iterfind("devices/disk"))

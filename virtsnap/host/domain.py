@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import libvirt
 
+from virtsnap.domain_xml.live import has_metadata
 from virtsnap.errors import OperationTimeoutError
 from virtsnap.host.monitor import Monitor
 from virtsnap.host.qemu_process import ended
@@ -226,6 +227,14 @@ class Domain:
         )
         with translated(f"{self.name}: cannot write its metadata"):
             self._handle.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml, prefix, uri, flags)
+
+    def drop_metadata(self, *, prefix: str, uri: str) -> None:
+        """Take the element for `uri` out of whichever definitions have it."""
+        # The live one is asked for last: a start meanwhile copies the persistent one into it.
+        if self.is_persistent() and has_metadata(self.persistent_xml(), uri):
+            self.set_metadata(None, prefix=prefix, uri=uri, live=False, persistent=True)
+        if self.is_active() and has_metadata(self.live_xml(), uri):
+            self.set_metadata(None, prefix=prefix, uri=uri, live=True, persistent=False)
 
     def has_two_definitions(self) -> bool:
         """Say whether a shut-off domain has one definition for its next start, and another for after that.

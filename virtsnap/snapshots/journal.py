@@ -160,9 +160,7 @@ class Keeper:
     def close(self) -> None:
         """Take the journal out of whichever definitions there are: the operation is over."""
         self._journal = None
-        for text, live in _with_place(self._domain):
-            if JOURNAL_NS in text:
-                self._set(None, live=live)
+        self._domain.drop_metadata(prefix=_PREFIX, uri=JOURNAL_NS)
 
     def elements(self) -> Iterable[etree._Element]:
         """Give what a new persistent definition has to carry on."""
@@ -185,14 +183,6 @@ class Keeper:
 
     def _set(self, xml: str | None, *, live: bool) -> None:
         self._domain.set_metadata(xml, prefix=_PREFIX, uri=JOURNAL_NS, live=live, persistent=not live)
-
-
-def _with_place(domain: Domain) -> Iterable[tuple[str, bool]]:
-    """Give the definitions there are, the persistent one first, each with: is it the live one."""
-    if domain.is_persistent():
-        yield domain.persistent_xml(), False
-    if domain.is_active():
-        yield domain.live_xml(), True
 
 
 def _attribute(text: str) -> str:

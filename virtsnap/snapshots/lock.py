@@ -204,14 +204,7 @@ class Lock:
         )
 
     def _drop(self, token: str) -> None:
-        for is_there, live in ((self._domain.is_persistent, False), (self._domain.is_active, True)):
-            if not is_there():
-                continue
-            text = self._domain.live_xml() if live else self._domain.persistent_xml()
-            if token in read_claims((text,)):
-                self._domain.set_metadata(
-                    None, prefix=_PREFIX, uri=LOCK_NS + token, live=live, persistent=not live
-                )
+        self._domain.drop_metadata(prefix=_PREFIX, uri=LOCK_NS + token)
 
 
 def _local(element: etree._Element) -> etree._Element:
