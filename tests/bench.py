@@ -24,7 +24,7 @@ from virtsnap.cli.main import main as virtsnap
 
 OUTPUT = CHECKOUT / ".cache" / "bench"
 DEFAULTS = (
-    "--size", "2048:512", "--rounds", "3", "--sizes", "1024:512,6144:512,6144:4096", "--loads", "2",
+    "--size", "2048:512", "--rounds", "4", "--sizes", "1024:512,6144:512,6144:4096", "--loads", "2",
     "--cycles", "100", "--parallel", "1,4,8", "--minutes", "12.25",
 )  # fmt: skip
 ON_XFS = (
