@@ -118,8 +118,7 @@ def plan_scenarios(
 ) -> tuple[Scenario, ...]:
     """Plan a run: all engines at one size, then those that are for it over cycles, sizes and numbers of guests.
 
-    At those sizes each of the snapshots of `rounds` is loaded `loads` times. Guests that hold much, whose saves
-    take long, are saved once, and loaded as often as there are rounds, or `loads` times where that is more.
+    At those sizes it is saved in one round of `loads`; guests that hold much, whose saves take long, in the first.
     """
     deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
     found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
@@ -127,12 +126,11 @@ def plan_scenarios(
         found.append(
             Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
         )
-    for each in sizes:
-        is_much = each.resident_mib >= MUCH_MIB
-        found.append(Scenario(
-            name="sizes", engines=deeper["sizes"], size=each, loads=max(rounds, loads) if is_much else loads,
-            cycles=max(rounds, loads) if is_much else rounds * loads,
-        ))
+    found += [
+        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds,
+                 loads=rounds if each.resident_mib >= MUCH_MIB else loads)
+        for each in sizes
+    ]
     found += [
         # Each guest gives a sample, so that many need few rounds.
         Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)

@@ -45,7 +45,7 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
               help="How often each engine saves and loads in the comparison.")
 @click.option("--sizes", default="", metavar="LIST", help="More sizes, for the quick engines: 1024:512,6144:4096.")
 @click.option("--loads", type=click.IntRange(min=1), default=1, show_default=True,
-              help="How often each snapshot at --sizes is loaded; 2 GiB and more are saved once for all rounds.")
+              help="At --sizes, save in one round of so many and load in all; 2 GiB and more are saved once.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, show_default=True,
               help="Saves and loads in a row, for virtsnap's engines.")
 @click.option("--parallel", default="", metavar="LIST", help="Numbers of guests at the same time: 1,4,8.")
