@@ -25,11 +25,11 @@ from virtsnap.cli.main import main as virtsnap
 OUTPUT = CHECKOUT / ".cache" / "bench"
 DEFAULTS = (
     "--size", "2048:512", "--rounds", "4", "--sizes", "1024:512,6144:512,6144:4096", "--loads", "2",
-    "--cycles", "100", "--parallel", "1,4,8", "--minutes", "12.25",
+    "--cycles", "100", "--parallel", "1,4,8", "--minutes", "12.75",
 )  # fmt: skip
 ON_XFS = (
     "--engine", "instant", "--engine", "instant-again", "--engine", "restore", "--size", "2048:512",
-    "--rounds", "3", "--sizes", "1024:512,6144:512", "--minutes", "2.25",
+    "--rounds", "3", "--sizes", "1024:512,6144:512", "--minutes", "1.75",
 )  # fmt: skip
 
 
