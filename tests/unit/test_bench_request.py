@@ -102,6 +102,16 @@ def test_a_guest_that_is_booted_anew_for_each_round_takes_the_room_of_several() 
     assert scenario.needs_mib() == 3 * 2 * 1200 + 2 * 3000
 
 
+def test_every_other_round_goes_through_the_engines_backwards() -> None:
+    first, second = choose(ROWS, ["instant", "restore"])
+    size = Size(memory_mib=1024, resident_mib=512)
+    scenario = Scenario(name="sizes", engines=(first, second), cycles=3, size=size)
+    assert scenario.turns(has_room=True) == (
+        (first, 0), (second, 0), (second, 1), (first, 1), (first, 2), (second, 2),
+    )
+    assert [row for row, _ in scenario.turns(has_room=False)] == [first] * 3 + [second] * 3
+
+
 @pytest.mark.parametrize(("told", "end"), [
     ({"save_s": 5.0, "load_s": 9.0}, 6),
     ({"save_s": 9.0, "load_s": 9.0}, 4),  # the loads of that snapshot are still wanted

@@ -1,9 +1,9 @@
 """A scenario becomes samples: guests booted, filled, saved, wrecked, loaded and asked, engine after engine.
 
 The rounds go through the engines, not the engines through the rounds, so that
-whatever else the machine does meets all of them. All guests are booted first,
-and paused while they are not in turn. Only where the machine has no room for
-all at once does each engine have its rounds in one go.
+whatever else the machine does meets all of them; every other round backwards.
+All guests are booted first, and paused while they are not in turn. Only where
+the machine has no room for all at once does each engine have its rounds in one go.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def run_scenario(
         if has_room and not is_over():
             progress("all boot")
             _boot(list(teams.values()), at_once=max(1, (os.cpu_count() or 1) // scenario.vms), is_over=is_over)
-        for row, cycle in _order(scenario, has_room=has_room):
+        for row, cycle in scenario.turns(has_room=has_room):
             if cycle >= ends[row.name]:
                 continue
             if is_over():
@@ -284,13 +284,6 @@ def _boot(teams: Sequence[_Team], *, at_once: int, is_over: Callable[[], bool]) 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _order(scenario: Scenario, *, has_room: bool) -> Iterator[tuple[EngineRow, int]]:
-    cycles = range(scenario.cycles)
-    if has_room:
-        return ((row, cycle) for cycle in cycles for row in scenario.engines)
-    return ((row, cycle) for row in scenario.engines for cycle in cycles)
 
 
 def _turn(team: _Team, cycle: int) -> list[Sample]:

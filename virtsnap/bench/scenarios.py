@@ -53,6 +53,14 @@ class Scenario:
             for cycle in (range(0, self.cycles, self.loads) if row.boots_anew else (0,))
         )
 
+    def turns(self, *, has_room: bool) -> tuple[tuple[EngineRow, int], ...]:
+        """Give engines and rounds in their order; without room for all guests each has its rounds in one go."""
+        cycles = range(self.cycles)
+        if not has_room:
+            return tuple((row, cycle) for row in self.engines for cycle in cycles)
+        # There and back: who follows whom decides about the memory that a save finds.
+        return tuple((row, cycle) for cycle in cycles for row in self.engines[::-1 if cycle % 2 else 1])
+
     def saved_in(self, cycle: int) -> int:
         """Give the round in which the snapshot was saved that is loaded in this one."""
         return cycle - cycle % self.loads
