@@ -259,11 +259,12 @@ def run_scenario(
             if is_over():
                 break
             progress(row.name)
-            team = teams[row.name, scenario.saved_in(cycle) if row.boots_anew else 0]
+            started_in = scenario.started_in(row, cycle)
+            team = teams[row.name, started_in]
             for sample in _turn(team, cycle):
                 ends[row.name] = min(ends[row.name], scenario.end_after(sample))
                 yield sample
-            if cycle + 1 >= ends[row.name] or (row.boots_anew and scenario.saved_in(cycle + 1) == cycle + 1):
+            if cycle + 1 >= ends[row.name] or scenario.started_in(row, cycle + 1) != started_in:
                 team.stop()
     finally:
         for team in teams.values():

@@ -49,8 +49,8 @@ class Scenario:
     def starts(self) -> tuple[tuple[EngineRow, int], ...]:
         """Give the engines, and the rounds before which their guests are booted."""
         return tuple(
-            (row, cycle) for row in self.engines
-            for cycle in (range(0, self.cycles, self.loads) if row.boots_anew else (0,))
+            (row, cycle) for row in self.engines for cycle in range(self.cycles)
+            if self.started_in(row, cycle) == cycle
         )
 
     def turns(self, *, has_room: bool) -> tuple[tuple[EngineRow, int], ...]:
@@ -64,6 +64,10 @@ class Scenario:
     def saved_in(self, cycle: int) -> int:
         """Give the round in which the snapshot was saved that is loaded in this one."""
         return cycle - cycle % self.loads
+
+    def started_in(self, row: EngineRow, cycle: int) -> int:
+        """Give the round before which the engine's guest was booted that it has in this one."""
+        return self.saved_in(cycle) if row.boots_anew else 0
 
     def end_after(self, sample: Sample) -> int:
         """Give the round before which its engine is done: early where it failed, lost something, or is slow."""
