@@ -22,7 +22,8 @@ from virtsnap.errors import UsageError
 
 HOLES = ("memory_mib", "disk", "serial", "pulse")
 
-# As os-autoinst writes it where that matters: -blockdev with no-flush, the serial lines on sockets.
+# As os-autoinst writes it where that matters: -blockdev with no-flush, the serial lines on sockets, and a source
+# of entropy, without which Linux waits for a second before it first reads /dev/urandom.
 _MACHINE = (
     "qemu-system-x86_64", "-machine", "pc", "-accel", "{accel}", "-m", "{memory_mib}", "-smp", "1",
     "-nodefaults", "-display", "none",
@@ -31,6 +32,7 @@ _MACHINE = (
     "-blockdev", "driver=file,node-name=hd0-file,filename={disk},cache.no-flush=on",
     "-blockdev", "driver=qcow2,node-name=hd0,file=hd0-file,cache.no-flush=on,discard=unmap",
     "-device", "virtio-blk-pci,id=hd0-device,drive=hd0",
+    "-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,id=rng0-device,rng=rng0",
 )  # fmt: skip
 
 _GONE = "0" * 16  # as long as a token
