@@ -81,13 +81,40 @@ def test_an_engine_is_compared_with_itself_at_another_size() -> None:
     assert judge(run, [goal])[0].found == pytest.approx(1.5)
 
 
+GROWTH = GrowthGoal(what="growth", figure="answer_s", engine="restore", against="restore-young", limit=0.1)
+
+
+def growing(share: float) -> list[float]:
+    """Give the times of 20 cycles that grow by this share of their median."""
+    return [1 + share * (cycle / 19 - 0.5) for cycle in range(20)]
+
+
 def test_growth_over_the_cycles_is_judged() -> None:
-    goal = GrowthGoal(what="growth", figure="answer_s", engine="restore", limit=0.1)
-    steady = results(*cycles("restore", [1.0] * 20, scenario="cycles"))
-    growing = results(*cycles("restore", [1 + 0.05 * n for n in range(20)], scenario="cycles"))
-    assert judge(steady, [goal])[0].verdict == "met"
-    assert judge(growing, [goal])[0].verdict == "not met"
-    assert judge(results(), [goal])[0].verdict == "not measured"
+    young = cycles("restore-young", growing(0), scenario="cycles")
+    steady = results(*cycles("restore", growing(0.05), scenario="cycles"), *young)
+    slower = results(*cycles("restore", growing(0.15), scenario="cycles"), *young)
+    assert judge(steady, [GROWTH])[0].found == pytest.approx(0.05)
+    assert judge(steady, [GROWTH])[0].verdict == "met"
+    assert judge(slower, [GROWTH])[0].found == pytest.approx(0.15)
+    assert judge(slower, [GROWTH])[0].verdict == "not met"
+
+
+def test_what_a_young_guest_grows_by_too_is_no_growth() -> None:
+    drifting = results(*cycles("restore", growing(0.4), scenario="cycles"),
+                       *cycles("restore-young", growing(0.4), scenario="cycles"))
+    assert judge(drifting, [GROWTH])[0].found == pytest.approx(0)
+    hidden = results(*cycles("restore", growing(0), scenario="cycles"),
+                     *cycles("restore-young", growing(-0.4), scenario="cycles"))
+    assert judge(hidden, [GROWTH])[0].verdict == "not met"
+
+
+def test_growth_is_of_rounds_in_which_both_had_their_turn() -> None:
+    ours = cycles("restore", growing(0.4), scenario="cycles")
+    theirs = cycles("restore-young", growing(0.4), scenario="cycles")
+    lost = (losing(theirs[0], "disk"), *theirs[1:])
+    assert judge(results(*ours, *reversed(lost)), [GROWTH])[0].found == pytest.approx(0)
+    assert judge(results(*ours, *theirs[:7]), [GROWTH])[0].verdict == "not measured"
+    assert judge(results(*ours), [GROWTH])[0].verdict == "not measured"
 
 
 def test_every_goal_of_ours_can_be_judged() -> None:

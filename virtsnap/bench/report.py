@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from virtsnap.bench.goals import Judged, judge
 from virtsnap.bench.results import FIGURES, Results
-from virtsnap.bench.samples import Sample, good
+from virtsnap.bench.samples import Sample
 from virtsnap.bench.statistics import Summary, growth
 
 # Charts, by the name of their file, and what to say under them; `charts` draws those for which there are samples.
 CHARTS: Mapping[str, str] = {
     "engines": "Every engine at one size; the bar is the median, the line reaches from the least to the greatest.",
     "sizes": "The same by RAM : resident, in MiB; the scale is logarithmic.",
-    "cycles": "One guest saved and loaded again and again: a dot for each cycle.",
+    "cycles": "Guests saved and loaded again and again: a dot for each cycle.",
     "parallel": "Several guests saved and loaded at the same time: the median of all.",
     "phases": "Where the time of a load goes, by virtsnap's engines: medians of the phases of `load --json`.",
 }
@@ -120,9 +120,8 @@ def _by_size(results: Results, figure: str) -> str:
 def _cycles(results: Results) -> str:
     rows = []
     for contender in results.measured("cycles"):
-        samples = sorted(good(results.of("cycles", contender.name)), key=lambda sample: sample.cycle)
         for figure in ("save_s", "answer_s"):
-            values = [value for sample in samples if (value := getattr(sample, figure)) is not None]
+            values = list(results.over_cycles(contender.name, figure).values())
             grown = growth(values)
             rows.append((
                 contender.name, FIGURES[figure], str(len(values)),

@@ -77,6 +77,13 @@ class Results:
         found = good(self.of(scenario, engine, size=size, vms=vms))
         return summarize([getattr(sample, figure) for sample in found])
 
+    def over_cycles(self, engine: str, figure: str) -> dict[int, float]:
+        """Give a figure of the scenario "cycles" by the cycle's number, in their order."""
+        found = sorted(good(self.of("cycles", engine)), key=lambda sample: sample.cycle)
+        return {
+            sample.cycle: value for sample in found if (value := getattr(sample, figure)) is not None
+        }
+
     def measured(self, scenario: str) -> list[Contender]:
         """Give those that have samples in a scenario, in the table's order."""
         names = {sample.engine for sample in self.samples if sample.scenario == scenario}

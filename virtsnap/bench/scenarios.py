@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from virtsnap.bench.engines import Deeper, EngineRow
+from virtsnap.bench.engines import EngineRow, ScenarioName
 from virtsnap.bench.samples import Sample
 from virtsnap.errors import UsageError
 
@@ -55,19 +56,26 @@ class Scenario:
 
     def turns(self, *, has_room: bool) -> tuple[tuple[EngineRow, int], ...]:
         """Give engines and rounds in their order; without room for all guests each has its rounds in one go."""
-        cycles = range(self.cycles)
         if not has_room:
-            return tuple((row, cycle) for row in self.engines for cycle in cycles)
+            return tuple((row, cycle) for row in self.engines for cycle in range(self.cycles))
         # There and back: who follows whom decides about the memory that a save finds.
-        return tuple((row, cycle) for cycle in cycles for row in self.engines[::-1 if cycle % 2 else 1])
+        return tuple(
+            (row, cycle) for cycle in range(self.cycles) for row in self.engines[::-1 if cycle % 2 else 1]
+        )
 
     def saved_in(self, cycle: int) -> int:
         """Give the round in which the snapshot was saved that is loaded in this one."""
         return cycle - cycle % self.loads
 
     def started_in(self, row: EngineRow, cycle: int) -> int:
-        """Give the round before which the engine's guest was booted that it has in this one."""
-        return self.saved_in(cycle) if row.boots_anew else 0
+        """Give the round before which the engine's guest was booted that it has in this one.
+
+        A guest that is booted anew is so in a round that saves.
+        """
+        if row.boots_every is None:
+            return 0
+        between = math.ceil(row.boots_every / self.loads) * self.loads
+        return cycle - cycle % between
 
     def end_after(self, sample: Sample) -> int:
         """Give the round before which its engine is done: early where it failed, lost something, or is slow."""
@@ -79,10 +87,10 @@ class Scenario:
 
     def turns_wanted(self, samples: Sequence[Sample]) -> int:
         """Count the turns of all engines, those that these samples make needless left out."""
-        return sum(
-            min((self.end_after(each) for each in samples if each.engine == row.name), default=self.cycles)
-            for row in self.engines
-        )
+        ends = dict.fromkeys((row.name for row in self.engines), self.cycles)
+        for sample in samples:
+            ends[sample.engine] = min(ends[sample.engine], self.end_after(sample))
+        return sum(cycle < ends[row.name] for row, cycle in self.turns(has_room=True))
 
     def needs_mib(self) -> int:
         """Estimate the memory of the host that all engines' guests take when none is ended between its turns.
@@ -132,20 +140,20 @@ def plan_scenarios(
 
     At those sizes it is saved in one round of `loads`; guests that hold much, whose saves take long, in the first.
     """
-    deeper = {name: tuple(row for row in engines if name in row.also) for name in get_args(Deeper)}
-    found = [Scenario(name="engines", engines=tuple(engines), size=size, cycles=rounds)]
+    rows: dict[ScenarioName, tuple[EngineRow, ...]] = {
+        name: tuple(row for row in engines if name in row.scenarios) for name in get_args(ScenarioName)
+    }
+    found = [Scenario(name="engines", engines=rows["engines"], size=size, cycles=rounds)]
     if cycles:
-        found.append(
-            Scenario(name="cycles", engines=deeper["cycles"], size=small, cycles=cycles, checked_every=10)
-        )
+        found.append(Scenario(name="cycles", engines=rows["cycles"], size=small, cycles=cycles, checked_every=10))
     found += [
-        Scenario(name="sizes", engines=deeper["sizes"], size=each, cycles=rounds,
+        Scenario(name="sizes", engines=rows["sizes"], size=each, cycles=rounds,
                  loads=rounds if each.resident_mib >= MUCH_MIB else loads)
         for each in sizes
     ]
     found += [
         # Each guest gives a sample, so that many need few rounds.
-        Scenario(name="parallel", engines=deeper["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)
+        Scenario(name="parallel", engines=rows["parallel"], size=small, cycles=2 if vms < 4 else 1, vms=vms)
         for vms in parallel
     ]
     return tuple(scenario for scenario in found if scenario.engines)

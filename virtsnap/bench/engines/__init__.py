@@ -15,7 +15,7 @@ from virtsnap.bench.guest import Guest
 from virtsnap.host.pauses import PauseWatch, RunEvent
 
 Kind = Literal["virtsnap", "libvirt", "raw QMP", "internal"]
-Deeper = Literal["sizes", "cycles", "parallel"]
+ScenarioName = Literal["engines", "cycles", "sizes", "parallel"]
 Version = tuple[int, int]
 
 OPERATION_TIMEOUT_S = 240.0  # os-autoinst's for a save
@@ -86,10 +86,11 @@ class EngineRow:
     """One engine: its name on the command line, what it is for the reader, and where it can run.
 
     `qemu` and `libvirt` are the versions from which, and up to but not with which, it can run there.
-    `polls` marks the variants that sleep as os-autoinst does. All are compared at one size; `also` names the
-    scenarios beyond that, for which most are too slow. An engine that saves a guest which was loaded in
-    another way than one which was not has two rows: of one the guest is booted anew for each turn
-    (`boots_anew`), of the other it has been loaded before the first (`is_loaded_first`).
+    `polls` marks the variants that sleep as os-autoinst does. `scenarios` are those that it is for: all are
+    compared at one size, but for rows that are there for the sake of another one, and for what goes beyond that
+    most are too slow. After `boots_every` rounds its guest is booted anew. An engine that saves a guest which was
+    loaded in another way than one which was not has two rows: of one the guest is booted anew for each turn, of
+    the other it has been loaded before the first (`is_loaded_first`).
     """
 
     name: str
@@ -99,8 +100,8 @@ class EngineRow:
     libvirt: tuple[Version, Version] = ((0, 0), (99, 0))
     qemu: tuple[Version, Version] = ((0, 0), (99, 0))
     polls: bool = False
-    also: tuple[Deeper, ...] = ()
-    boots_anew: bool = False
+    scenarios: tuple[ScenarioName, ...] = ("engines",)
+    boots_every: int | None = None
     is_loaded_first: bool = False
 
     def why_not(self, here: Surroundings) -> str | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from virtsnap.bench.engines import OPERATION_TIMEOUT_S, Deeper, EngineRow, Machine, Surroundings, Version
+from virtsnap.bench.engines import OPERATION_TIMEOUT_S, EngineRow, Machine, ScenarioName, Surroundings, Version
 from virtsnap.errors import HypervisorError
 from virtsnap.host.chains import read_chain
 from virtsnap.host.local_files import LocalFiles
@@ -275,18 +275,19 @@ def overlay_over(base: str, path: str) -> None:
 
 def _row(
     name: str, title: str, variant: Variant, *, since: Version = (0, 0), until: Version = (99, 0),
-    also: tuple[Deeper, ...] = (),
+    scenarios: tuple[ScenarioName, ...] = ("engines",),
 ) -> EngineRow:
     return EngineRow(name=name, title=title, kind="raw QMP", qemu=(since, until), polls=variant.polls,
-                     make=partial(RawEngine, variant), also=also)
+                     make=partial(RawEngine, variant), scenarios=scenarios)
 
 
 ROWS = (
-    _row("raw-plain", "raw QMP, plain stream", Variant(), until=(11, 0), also=("sizes", "parallel")),
+    _row("raw-plain", "raw QMP, plain stream", Variant(), until=(11, 0),
+         scenarios=("engines", "sizes", "parallel")),
     _row("raw-compress", "raw QMP, stream with os-autoinst's compression",
          Variant(compress=True, incoming="exec"), until=(9, 1)),
     _row("raw-mapped", "raw QMP, mapped-ram and multifd", Variant(mapped=True, incoming="file"), since=(9, 1),
-         also=("sizes", "parallel")),
+         scenarios=("engines", "sizes", "parallel")),
     _row("raw-plain-polling", "raw QMP, plain stream, os-autoinst's polling",
          Variant(incoming="exec", polls=True), until=(11, 0)),
     _row("raw-compress-polling", "os-autoinst before QEMU 9.1: compression and polling",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import get_args
 
-from virtsnap.bench.engines import EngineRow, Machine, Surroundings
+from virtsnap.bench.engines import EngineRow, Machine, ScenarioName, Surroundings
 from virtsnap.bench.engines.through_libvirt import DomainGuest
 from virtsnap.domain_xml.ram_file import DEFAULT_FOLDER, with_ram_in_file
 from virtsnap.host.doctor import has_reflinks
 from virtsnap.snapshots.api import connect
+from virtsnap.snapshots.depth import MOST_LAYERS
 from virtsnap.snapshots.engines import EngineName
 
 
@@ -61,11 +63,15 @@ class InstantEngine(OwnEngine):
 
 ROWS = (
     EngineRow(name="instant", title="virtsnap, engine instant (RAM in a file)", kind="virtsnap",
-              make=InstantEngine, also=("sizes", "parallel"), boots_anew=True),
+              make=InstantEngine, scenarios=("engines", "sizes", "parallel"), boots_every=1),
     EngineRow(name="instant-again", title="virtsnap, engine instant, a guest that was loaded before",
               kind="virtsnap", make=InstantEngine, is_loaded_first=True),
     EngineRow(name="restore", title="virtsnap, engine restore", kind="virtsnap",
-              make=partial(OwnEngine, "restore"), also=("sizes", "cycles", "parallel")),
+              make=partial(OwnEngine, "restore"), scenarios=get_args(ScenarioName)),
+    # So that it has short chains and long ones as often as the guest that it is compared with
+    EngineRow(name="restore-young", kind="virtsnap", make=partial(OwnEngine, "restore"),
+              title=f"virtsnap, engine restore, a guest booted anew every {MOST_LAYERS} rounds",
+              scenarios=("cycles",), boots_every=MOST_LAYERS),
     EngineRow(name="native", title="virtsnap, engine native", kind="virtsnap", libvirt=((9, 9), (99, 0)),
               make=partial(OwnEngine, "native")),
 )
