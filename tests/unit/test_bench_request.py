@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.bench_samples import cycles
 from virtsnap.bench.engines import EngineRow, Surroundings, engine_rows
+from virtsnap.bench.goals import GOALS, GrowthGoal
 from virtsnap.bench.guest import built_in_guest, guest_from_words
 from virtsnap.bench.pulse import Pulse
 from virtsnap.bench.scenarios import Scenario, Size, choose, parse_numbers, parse_sizes, plan_scenarios
@@ -118,6 +119,27 @@ def test_every_other_round_goes_through_the_engines_backwards() -> None:
         (first, 0), (second, 0), (second, 1), (first, 1), (first, 2), (second, 2),
     )
     assert [row for row, _ in scenario.turns(has_room=False)] == [first] * 3 + [second] * 3
+
+
+def test_who_is_there_for_the_picture_has_fewer_rounds() -> None:
+    often, seldom = choose(ROWS, ["restore", "internal-qmp"])
+    size = Size(memory_mib=1024, resident_mib=512)
+    scenario = Scenario(name="engines", engines=(often, seldom), cycles=3, size=size)
+    assert scenario.turns(has_room=True) == ((often, 0), (seldom, 0), (often, 1), (often, 2), (seldom, 2))
+    assert scenario.turns(has_room=False) == ((often, 0), (often, 1), (often, 2), (seldom, 0), (seldom, 2))
+    assert scenario.turns_wanted([]) == 5
+    assert scenario.turns_wanted([replace(cycles("internal-qmp", [1.0])[0], lost=("RAM",))]) == 4
+
+
+def test_who_has_fewer_rounds_is_no_part_of_a_goal() -> None:
+    seldom = {row.name for row in ROWS if row.every > 1}
+    judged = {goal.engine for goal in GOALS}
+    for goal in GOALS:
+        judged.update([goal.against] if isinstance(goal, GrowthGoal) else goal.against or ())
+    assert seldom
+    assert judged >= {"instant", "raw-plain", "raw-mapped", "libvirt-revert"}
+    assert not seldom & judged
+    assert {row.scenarios for row in ROWS if row.every > 1} == {("engines",)}, "elsewhere not each round saves"
 
 
 @pytest.mark.parametrize(("told", "end"), [

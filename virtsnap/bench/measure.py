@@ -264,7 +264,8 @@ def run_scenario(
             for sample in _turn(team, cycle):
                 ends[row.name] = min(ends[row.name], scenario.end_after(sample))
                 yield sample
-            if cycle + 1 >= ends[row.name] or scenario.started_in(row, cycle + 1) != started_in:
+            following = cycle + row.every
+            if following >= ends[row.name] or scenario.started_in(row, following) != started_in:
                 team.stop()
     finally:
         for team in teams.values():

@@ -76,7 +76,7 @@ def _comparison(results: Results) -> str:
     rounds = max((sample.cycle for sample in results.samples if sample.scenario == "engines"), default=0) + 1
     return (
         f"### Every engine, {size.memory_mib} MiB with {size.resident_mib} MiB resident\n\n"
-        f"Medians of {rounds} rounds, with the least and the greatest; times in seconds.\n\n"
+        f"Medians of up to {rounds} rounds, with the least and the greatest; times in seconds.\n\n"
         + table(("engine", "what it is", *FIGURES.values(), "after the load"), rows)
     )
 

@@ -57,10 +57,11 @@ class Scenario:
     def turns(self, *, has_room: bool) -> tuple[tuple[EngineRow, int], ...]:
         """Give engines and rounds in their order; without room for all guests each has its rounds in one go."""
         if not has_room:
-            return tuple((row, cycle) for row in self.engines for cycle in range(self.cycles))
+            return tuple((row, cycle) for row in self.engines for cycle in range(0, self.cycles, row.every))
         # There and back: who follows whom decides about the memory that a save finds.
         return tuple(
             (row, cycle) for cycle in range(self.cycles) for row in self.engines[::-1 if cycle % 2 else 1]
+            if cycle % row.every == 0
         )
 
     def saved_in(self, cycle: int) -> int:

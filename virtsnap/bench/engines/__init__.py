@@ -88,7 +88,8 @@ class EngineRow:
     `qemu` and `libvirt` are the versions from which, and up to but not with which, it can run there.
     `polls` marks the variants that sleep as os-autoinst does. `scenarios` are those that it is for: all are
     compared at one size, but for rows that are there for the sake of another one, and for what goes beyond that
-    most are too slow. After `boots_every` rounds its guest is booted anew. An engine that saves a guest which was
+    most are too slow. Who is there for the picture alone has its turn `every` so many rounds, and is in "engines"
+    only. After `boots_every` rounds its guest is booted anew. An engine that saves a guest which was
     loaded in another way than one which was not has two rows: of one the guest is booted anew for each turn, of
     the other it has been loaded before the first (`is_loaded_first`).
     """
@@ -101,6 +102,7 @@ class EngineRow:
     qemu: tuple[Version, Version] = ((0, 0), (99, 0))
     polls: bool = False
     scenarios: tuple[ScenarioName, ...] = ("engines",)
+    every: int = 1
     boots_every: int | None = None
     is_loaded_first: bool = False
 

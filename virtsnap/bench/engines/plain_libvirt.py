@@ -153,7 +153,7 @@ ROWS = (
     EngineRow(name="virsh-save", title="virsh save + restore; virsh destroy + restore", kind="libvirt",
               make=VirshSave),
     EngineRow(name="virsh-sparse", title="virsh save and restore in the sparse format, two channels, new overlays",
-              kind="libvirt", libvirt=((11, 2), (99, 0)), qemu=((9, 0), (99, 0)), make=VirshSparse),
+              kind="libvirt", libvirt=((11, 2), (99, 0)), qemu=((9, 0), (99, 0)), make=VirshSparse, every=2),
     EngineRow(name="internal-virsh", title="internal snapshot by virsh (snapshot-create-as, snapshot-revert)",
-              kind="internal", make=VirshInternal),
+              kind="internal", make=VirshInternal, every=2),
 )

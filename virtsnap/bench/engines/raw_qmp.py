@@ -278,7 +278,7 @@ def _row(
     scenarios: tuple[ScenarioName, ...] = ("engines",),
 ) -> EngineRow:
     return EngineRow(name=name, title=title, kind="raw QMP", qemu=(since, until), polls=variant.polls,
-                     make=partial(RawEngine, variant), scenarios=scenarios)
+                     make=partial(RawEngine, variant), scenarios=scenarios, every=2 if variant.polls else 1)
 
 
 ROWS = (
@@ -295,5 +295,5 @@ ROWS = (
     _row("raw-mapped-polling", "os-autoinst from QEMU 9.1: mapped-ram, multifd and polling",
          Variant(mapped=True, incoming="file", polls=True), since=(9, 1)),
     EngineRow(name="internal-qmp", title="internal snapshot by QMP (snapshot-save, snapshot-load)",
-              kind="internal", qemu=((6, 0), (99, 0)), make=InternalEngine),
+              kind="internal", qemu=((6, 0), (99, 0)), make=InternalEngine, every=2),
 )
