@@ -28,7 +28,7 @@ from typing import Any, Literal
 from lxml import etree
 
 from virtsnap.domain_xml.beside_disks import StatePlace
-from virtsnap.domain_xml.live import parse_xml
+from virtsnap.domain_xml.live import has_metadata, parse_xml
 from virtsnap.errors import UnsupportedError
 from virtsnap.host import Domain
 from virtsnap.host.files import Layer
@@ -176,7 +176,7 @@ class Keeper:
         if not persistent:
             self._may_be_in_the_live_one = True
         elif self._may_be_in_the_live_one:  # asked once only: two round trips for each note
-            if self._domain.is_active() and JOURNAL_NS in self._domain.live_xml():
+            if self._domain.is_active() and has_metadata(self._domain.live_xml(), JOURNAL_NS):
                 # A transient domain was made persistent: what stays behind in the live one would be out of date.
                 self._set(None, live=True)
             self._may_be_in_the_live_one = False

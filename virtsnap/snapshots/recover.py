@@ -17,7 +17,7 @@ from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.host.memory_image import memory_image_problem
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.acts.loading import is_unresumed
+from virtsnap.snapshots.acts.loading import is_of_this_load
 from virtsnap.snapshots.acts.native import runs_on_native
 from virtsnap.snapshots.acts.objects import object_names
 from virtsnap.snapshots.catalog import read_snapshot
@@ -149,7 +149,7 @@ def _rest_of_load(
     overlays = {step.path for step in journal.plan.steps if isinstance(step, st.MakeOverlay)}
     native = next((step for step in rest if isinstance(step, st.RevertNatively)), None)
     is_active = domain.is_active()
-    is_ours = is_unresumed(domain, overlays) if native is None else runs_on_native(domain, native)
+    is_ours = is_of_this_load(domain, overlays) if native is None else runs_on_native(domain, native)
     if is_active and not is_ours:
         return None  # the old guest was not stopped, or somebody started it again
     if is_ours and domain.power() == "running":

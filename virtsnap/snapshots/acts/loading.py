@@ -48,7 +48,7 @@ def _(step: st.RestoreMemory, context: Context) -> None:
 @undo.register
 def _(step: st.RestoreMemory, context: Context) -> None:
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if is_of_this_load(context, writable_paths(step.xml)):
+    if is_of_this_load(context.domain, writable_paths(step.xml), was_let_run=context.let_run):
         context.domain.destroy()
     put_back_refused(context.domain.persistent_xml(), context)
 
@@ -80,17 +80,18 @@ def runs_on(domain: Domain, paths: Iterable[str | None]) -> bool:
     return writable_paths(domain.live_xml()) == set(paths)
 
 
-def is_unresumed(domain: Domain, paths: Collection[str | None]) -> bool:
-    """Say whether there is a guest whose disks are these, made by a load that has not let it run.
+def is_of_this_load(domain: Domain, paths: Collection[str | None], *, was_let_run: bool = False) -> bool:
+    """Say whether there is a guest with these disks that a load made, and let run only where `was_let_run`."""
+    return runs_on(domain, paths) and is_told_apart(domain, paths, was_let_run=was_let_run)
 
-    Where there are none, one that runs is another guest: the old one, or somebody's. A paused one cannot be told.
+
+def is_told_apart(domain: Domain, disks: Collection[object], *, was_let_run: bool) -> bool:
+    """Say whether an active domain's guest on a load's disks can be only that load's.
+
+    Where there are none, one that runs without having been let is another guest: the old one, or somebody's. A
+    paused one cannot be told.
     """
-    return runs_on(domain, paths) and (bool(paths) or domain.power() == "paused")
-
-
-def is_of_this_load(context: Context, paths: Collection[str | None]) -> bool:
-    """Say whether there is a guest with these disks that the load under way made."""
-    return runs_on(context.domain, paths) if context.let_run else is_unresumed(context.domain, paths)
+    return bool(disks) or was_let_run or domain.power() == "paused"
 
 
 @perform.register
@@ -111,7 +112,7 @@ def _(step: st.StartGuest, context: Context) -> None:
 @undo.register
 def _(step: st.StartGuest, context: Context) -> None:
     # Somebody may have started the domain on the disks of before meanwhile: that guest stays.
-    if step.paths is not None and is_of_this_load(context, step.paths):
+    if step.paths is not None and is_of_this_load(context.domain, step.paths, was_let_run=context.let_run):
         context.domain.destroy()
 
 

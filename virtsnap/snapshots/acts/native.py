@@ -9,7 +9,7 @@ from virtsnap.domain_xml.live import parse_xml, read_disks
 from virtsnap.host import Domain
 from virtsnap.host.files import HypervisorFiles
 from virtsnap.snapshots import steps as st
-from virtsnap.snapshots.acts.loading import put_back_refused
+from virtsnap.snapshots.acts.loading import is_told_apart, put_back_refused
 from virtsnap.snapshots.definition import our_metadata, with_metadata_in_snapshot, with_revert_disks
 from virtsnap.snapshots.places import is_native_overlay
 from virtsnap.snapshots.run import Context, perform, undo
@@ -101,7 +101,7 @@ def native_overlays(step: st.RevertNatively, xml: str) -> tuple[str, ...]:
 
 
 def runs_on_native(domain: Domain, step: st.RevertNatively, *, was_let_run: bool = False) -> bool:
-    """Say whether there is a guest that this revert started; where it has no disks, see `is_of_this_load`."""
+    """Say whether there is a guest that this revert started."""
     if not domain.is_active() or len(native_overlays(step, domain.live_xml())) != len(step.frozen):
         return False
-    return bool(step.frozen) or was_let_run or domain.power() == "paused"
+    return is_told_apart(domain, step.frozen, was_let_run=was_let_run)
