@@ -68,7 +68,8 @@ def test_what_confines_qemu_and_its_user_are_read() -> None:
 
 @pytest.mark.parametrize(("model", "rules"), [
     ("apparmor", ("under AppArmor", "/etc/apparmor.d/local/abstractions/libvirt-qemu",
-                  "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,`", "`/**/virtsnap-*/*.ram rw,`")),
+                  "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,`", "--ram-dir",
+                  "`owner /**/virtsnap-*/*.ram rw,`")),
     ("selinux", ("under SELinux", "`semanage fcontext -a -t svirt_image_t", "--ram-dir")),
 ])
 def test_doctor_tells_the_rule_to_add(

@@ -10,7 +10,8 @@ from lxml import etree
 # What has to be added for the engine `instant`, by libvirt's name of the security model
 RAM_RULES: Mapping[str, str] = {
     "apparmor": "in /etc/apparmor.d/local/abstractions/libvirt-qemu the rules "
-                "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,` and `/**/virtsnap-*/*.ram rw,`",
+                "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,` (another folder with `create --ram-dir`) and "
+                "`owner /**/virtsnap-*/*.ram rw,`",
     "selinux": "the type svirt_image_t for the folders of the snapshots and of the RAM (`create --ram-dir DIR`): "
                "`semanage fcontext -a -t svirt_image_t 'DIR(/.*)?'`, then `restorecon -R DIR`",
 }
