@@ -43,18 +43,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
 
 
-def pytest_cmdline_main(config: pytest.Config) -> int | None:
+def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole test run on another host, with that host's Python and client library."""
     suite = config.getoption("--on-host")
     if suite is None:
-        return None
+        return
     words = list(config.invocation_params.args)
     while "--on-host" in words:
         at = words.index("--on-host")
         del words[at : at + 2]
     words = [word for word in words if not word.startswith("--on-host=")]
     tool = Path(__file__).resolve().parents[1] / "tools" / "on-host"
-    return subprocess.call([tool, suite, ".venv/bin/python", "-m", "pytest", *words])
+    # In place of this process: whoever ends it would leave a child running, as process 1 of its own namespace.
+    os.execv(tool, [str(tool), suite, ".venv/bin/python", "-m", "pytest", *words])
 
 
 def pytest_report_header() -> list[str]:
