@@ -47,7 +47,7 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--loads", type=click.IntRange(min=1), default=1, show_default=True,
               help="At --sizes, save in one round of so many and load in all; 2 GiB and more are saved once.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Saves and loads in a row, for virtsnap's engines.")
+              help="Saves and loads in a row by restore, in turn with a guest booted anew now and then.")
 @click.option("--parallel", default="", metavar="LIST", help="Numbers of guests at the same time: 1,4,8.")
 @click.option("--small", default="256:64", show_default=True, metavar="MIB:MIB",
               help="The size for --cycles and --parallel.")
