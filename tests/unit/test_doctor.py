@@ -70,7 +70,8 @@ def test_what_confines_qemu_and_its_user_are_read() -> None:
     ("apparmor", ("under AppArmor", "/etc/apparmor.d/local/abstractions/libvirt-qemu",
                   "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,`", "--ram-dir",
                   "`owner /**/virtsnap-*/*.ram rw,`")),
-    ("selinux", ("under SELinux", "`semanage fcontext -a -t svirt_image_t", "--ram-dir")),
+    ("selinux", ("under SELinux", "`semanage fcontext -a -t svirt_image_t", "--ram-dir", "restorecon -RF",
+                 "`(allow svirt_t svirt_image_t (file (map)))`")),
 ])
 def test_doctor_tells_the_rule_to_add(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, rules: tuple[str, ...]

@@ -12,8 +12,10 @@ RAM_RULES: Mapping[str, str] = {
     "apparmor": "in /etc/apparmor.d/local/abstractions/libvirt-qemu the rules "
                 "`owner /dev/shm/qemu_back_mem.virtsnap-ram.* rw,` (another folder with `create --ram-dir`) and "
                 "`owner /**/virtsnap-*/*.ram rw,`",
-    "selinux": "the type svirt_image_t for the folders of the snapshots and of the RAM (`create --ram-dir DIR`): "
-               "`semanage fcontext -a -t svirt_image_t 'DIR(/.*)?'`, then `restorecon -R DIR`",
+    "selinux": "the type svirt_image_t for the folder of the disks and for that of the RAM (`create --ram-dir "
+               "DIR`): `semanage fcontext -a -t svirt_image_t 'DIR(/.*)?'`, then `restorecon -RF DIR`; where the "
+               "kernel still denies `map`, by `semodule -i FILE.cil` the module "
+               "`(allow svirt_t svirt_image_t (file (map)))`",
 }
 _NAMES = {"apparmor": "AppArmor", "selinux": "SELinux"}
 
